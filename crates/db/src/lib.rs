@@ -1,0 +1,307 @@
+//! The state database: one SQLite file in WAL mode, shared by the crates that keep state in it.
+//!
+//! Owns the connections, the pragmas, the migrations and the durability of a commit. Holds no query:
+//! those live with the crate that owns the table. The database is an index; what a user cannot make
+//! again also lies as a file beside its data (DESIGN section 3).
+//!
+//! Durability (DESIGN decision 16): `synchronous=NORMAL` means a commit survives kill -9 and a full disk
+//! at once and a power cut after the next sync, which [`Db::sync`] (called every second by the daemon)
+//! and [`Db::write_synced`] make.
+
+mod schema;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+pub use rusqlite;
+
+/// How long a statement waits for another process's lock: only `cooper system fsck` can hold one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections kept open for readers; more readers at once open a connection for the moment.
+const IDLE_READERS_MAX: usize = 4;
+
+/// Page cache of one connection, in KiB (SQLite's default is 2,000): the daemon's memory is budgeted.
+const CACHE_KIB: i64 = 512;
+
+/// What went wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be opened or its pragmas set.
+    #[error("open the state database {}", path.display())]
+    Open {
+        /// The database file.
+        path: PathBuf,
+        /// SQLite's reason.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The file was written by a newer version of Cooper.
+    #[error(
+        "the state database {} has schema {found}, this Cooper knows {known}: start the newer Cooper again, or choose another --data-root",
+        path.display()
+    )]
+    Newer {
+        /// The database file.
+        path: PathBuf,
+        /// Its `user_version`.
+        found: u32,
+        /// The number of migrations in this binary.
+        known: u32,
+    },
+    /// A statement failed; the transaction was rolled back.
+    #[error("the state database")]
+    Statement(#[from] rusqlite::Error),
+    /// The write-ahead log could not be synced to disk.
+    #[error("sync the state database")]
+    Sync(#[source] std::io::Error),
+}
+
+/// A handle on the state database; clones share its connections. All calls block.
+#[derive(Clone, Debug)]
+pub struct Db {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+    wal: File,
+}
+
+impl Db {
+    /// Opens or creates the database at `path` and migrates it.
+    ///
+    /// # Errors
+    /// [`Error::Open`] and [`Error::Statement`] by SQLite, [`Error::Newer`] for a file of a newer Cooper.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let opened = |source| Error::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let mut writer = connect(path).map_err(opened)?;
+        migrate(path, &mut writer, schema::MIGRATIONS)?;
+        // A write makes SQLite create the log, so that it can be opened for syncing.
+        writer
+            .execute_batch("BEGIN IMMEDIATE; PRAGMA application_id = 0x436f6f70; COMMIT")
+            .map_err(opened)?;
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        let wal = File::open(wal).map_err(Error::Sync)?;
+        let inner = Inner {
+            path: path.to_owned(),
+            writer: Mutex::new(writer),
+            readers: Mutex::default(),
+            wal,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Runs `query` on a connection that sees the last commit. Never waits for a writer.
+    ///
+    /// # Errors
+    /// Whatever `query` answers, or [`Error`] converted by it when no connection can be opened.
+    pub fn read<T, E: From<Error>>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let idle = lock(&self.inner.readers).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => connect(&self.inner.path).map_err(|source| Error::Open {
+                path: self.inner.path.clone(),
+                source,
+            })?,
+        };
+        let answer = query(&connection);
+        let mut readers = lock(&self.inner.readers);
+        if readers.len() < IDLE_READERS_MAX {
+            readers.push(connection);
+        }
+        answer
+    }
+
+    /// Runs `change` in one transaction and commits it: safe against kill -9 when this returns.
+    /// An error from `change` rolls back.
+    ///
+    /// # Errors
+    /// Whatever `change` answers, or [`Error::Statement`] converted by it for begin and commit.
+    pub fn write<T, E: From<Error>>(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut writer = lock(&self.inner.writer);
+        let transaction = writer
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(Error::from)?;
+        let answer = change(&transaction)?;
+        transaction.commit().map_err(Error::from)?;
+        Ok(answer)
+    }
+
+    /// As [`Db::write`], and safe against a power cut when this returns.
+    ///
+    /// # Errors
+    /// As [`Db::write`], and [`Error::Sync`].
+    pub fn write_synced<T, E: From<Error>>(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let answer = self.write(change)?;
+        self.sync()?;
+        Ok(answer)
+    }
+
+    /// Makes every commit so far safe against a power cut.
+    ///
+    /// # Errors
+    /// [`Error::Sync`].
+    pub fn sync(&self) -> Result<(), Error> {
+        self.inner.wal.sync_data().map_err(Error::Sync)
+    }
+}
+
+/// A panic inside `change` unwound through the transaction, which rolled back: the connection is sound.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn migrate(path: &Path, connection: &mut Connection, migrations: &[&str]) -> Result<(), Error> {
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let known = u32::try_from(migrations.len()).expect("a handful of migrations");
+    if found > known {
+        return Err(Error::Newer {
+            path: path.to_owned(),
+            found,
+            known,
+        });
+    }
+    for (number, sql) in (1..=known).zip(migrations) {
+        if number <= found {
+            continue;
+        }
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", number)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> (tempfile::TempDir, Db) {
+        let directory = tempfile::tempdir().unwrap();
+        let db = Db::open(&directory.path().join("cooper.db")).unwrap();
+        db.write::<_, Error>(|tx| Ok(tx.execute_batch("CREATE TABLE t (n INTEGER UNIQUE)")?))
+            .unwrap();
+        (directory, db)
+    }
+
+    fn insert(db: &Db, number: i64) -> Result<(), Error> {
+        db.write(|tx| {
+            Ok(tx
+                .execute("INSERT INTO t VALUES (?1)", [number])
+                .map(drop)?)
+        })
+    }
+
+    fn count(db: &Db) -> i64 {
+        db.read::<_, Error>(|c| Ok(c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_failed_change_leaves_nothing_behind() {
+        let (_directory, db) = open();
+        insert(&db, 1).unwrap();
+        let failed = db.write::<(), Error>(|tx| {
+            tx.execute("INSERT INTO t VALUES (2)", [])?;
+            tx.execute("INSERT INTO t VALUES (1)", [])?;
+            Ok(())
+        });
+        assert!(failed.is_err());
+        assert_eq!(count(&db), 1);
+    }
+
+    #[test]
+    fn readers_do_not_wait_for_a_writer() {
+        let (_directory, db) = open();
+        insert(&db, 1).unwrap();
+        db.write::<_, Error>(|tx| {
+            tx.execute("INSERT INTO t VALUES (2)", [])?;
+            assert_eq!(
+                count(&db),
+                1,
+                "a reader sees the last commit while a writer is at work"
+            );
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(count(&db), 2);
+    }
+
+    #[test]
+    fn a_file_of_a_newer_cooper_is_refused_untouched() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cooper.db");
+        let mut connection = connect(&path).unwrap();
+        migrate(
+            &path,
+            &mut connection,
+            &["CREATE TABLE a (n)", "CREATE TABLE b (n)"],
+        )
+        .unwrap();
+        let refused = migrate(&path, &mut connection, &["CREATE TABLE a (n)"]);
+        assert!(
+            matches!(
+                refused,
+                Err(Error::Newer {
+                    found: 2,
+                    known: 1,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn a_panic_in_a_change_does_not_poison_the_database() {
+        let (_directory, db) = open();
+        let inside = db.clone();
+        let panicked = std::thread::spawn(move || {
+            inside.write::<(), Error>(|tx| {
+                tx.execute("INSERT INTO t VALUES (7)", [])?;
+                panic!("on purpose")
+            })
+        });
+        assert!(panicked.join().is_err());
+        insert(&db, 8).unwrap();
+        assert_eq!(count(&db), 1);
+    }
+}
