@@ -3,10 +3,5 @@
 //! Every call takes and returns owned or borrowed file descriptors and answers [`std::io::Result`]:
 //! an errno is all that the kernel says, and only the caller knows what it was doing. The crate holds
 //! no policy: what to mount, whom to kill and which limit to set is decided above.
-#![expect(
-    unsafe_code,
-    reason = "the one crate where system calls without a safe wrapper are made"
-)]
-
 pub mod command;
 pub mod fault;

@@ -1,1 +1,66 @@
-//! testkit
+//! What end-to-end tests share: a daemon of their own, a client, small images, a census of what may leak.
+//!
+//! A dev-dependency only. Everything here panics on failure with a sentence that says what was expected:
+//! a test that cannot be set up has failed.
+#![expect(
+    clippy::missing_panics_doc,
+    clippy::print_stdout,
+    reason = "every function of a test kit panics when the test has failed, and says what it skips"
+)]
+
+pub mod archive;
+pub mod client;
+pub mod daemon;
+pub mod differential;
+pub mod leaks;
+pub mod peers;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Client, Response};
+pub use daemon::{Options, TestDaemon};
+
+/// How often [`wait_until`] looks again.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Waits until `condition` answers something, and fails the test, naming `what`, when `limit` has passed.
+pub fn wait_until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {limit:?} in vain: {what}"
+        );
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+/// Whether this test can run as root; under CI it must.
+pub fn is_root() -> bool {
+    let root = std::fs::read_to_string("/proc/self/status")
+        .expect("read /proc/self/status")
+        .lines()
+        .any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
+    if !root {
+        assert!(!is_ci(), "this machine must run the tests as root");
+        println!("skipped: needs root");
+    }
+    root
+}
+
+/// Whether a skip is a failure (`CI=true`).
+pub fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+}
+
+/// Whether the longer suites are asked for (`cargo xtask test --long`).
+pub fn long() -> bool {
+    let long = std::env::var_os("COOPER_LONG").is_some();
+    if !long {
+        println!("skipped: part of `cargo xtask test --long`");
+    }
+    long
+}

@@ -1,0 +1,231 @@
+//! A blocking HTTP client on a unix socket: one connection a request, raw bytes when they matter.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, header};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+/// No answer of a test takes longer; a hang becomes a failure that says where.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// A client of the engine that listens on one unix socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The HTTP status code.
+    pub status: u16,
+    /// Header names in lower case with their values, in the order received.
+    pub headers: Vec<(String, String)>,
+    /// The body without any transfer encoding.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; null when it is empty.
+    pub fn json(&self) -> Value {
+        if self.body.is_empty() {
+            return Value::Null;
+        }
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error} in {}", self.text()))
+    }
+
+    /// The first value of header `name` (lower case).
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// This answer, after making sure of its status.
+    #[must_use]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text());
+        self
+    }
+}
+
+impl Client {
+    /// A client of the engine on `socket`.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            socket: socket.into(),
+        }
+    }
+
+    /// The socket this client talks to.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Whether the engine answers `GET /_ping` with 200.
+    pub fn answers(&self) -> bool {
+        self.try_request("GET", "/_ping", &[], Vec::new())
+            .is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// GET.
+    pub fn get(&self, path: &str) -> Response {
+        self.request("GET", path, &[], Vec::new())
+    }
+
+    /// DELETE.
+    pub fn delete(&self, path: &str) -> Response {
+        self.request("DELETE", path, &[], Vec::new())
+    }
+
+    /// POST with a JSON body; `Value::Null` sends none.
+    pub fn post(&self, path: &str, body: &Value) -> Response {
+        if body.is_null() {
+            return self.request("POST", path, &[], Vec::new());
+        }
+        let headers = [("content-type", "application/json")];
+        self.request(
+            "POST",
+            path,
+            &headers,
+            serde_json::to_vec(body).expect("a value is JSON"),
+        )
+    }
+
+    /// Any request.
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Response {
+        self.try_request(method, path, headers, body)
+            .unwrap_or_else(|error| {
+                panic!("{method} {path} on {}: {error:#}", self.socket.display())
+            })
+    }
+
+    /// Any request, with what may go wrong on the connection.
+    ///
+    /// # Errors
+    /// No connection, no HTTP, or no answer within [`ANSWER_WITHIN`].
+    pub fn try_request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> anyhow::Result<Response> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            tokio::time::timeout(ANSWER_WITHIN, self.exchange(method, path, headers, body)).await?
+        })
+    }
+
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> anyhow::Result<Response> {
+        let stream = tokio::net::UnixStream::connect(&self.socket).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(Method::from_bytes(method.as_bytes())?)
+            .uri(path)
+            .header(header::HOST, "docker");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = sender
+            .send_request(request.body(Full::new(Bytes::from(body)))?)
+            .await?;
+        let status = answer.status().as_u16();
+        let headers = answer
+            .headers()
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.to_string(),
+                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                )
+            })
+            .collect();
+        let body = answer.into_body().collect().await?.to_bytes().to_vec();
+        connection.abort();
+        Ok(Response {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    /// Sends a request head (and `body`) as it is and answers the open connection after the answer's head:
+    /// for hijacked and endless streams. Reads on it fail after [`ANSWER_WITHIN`].
+    pub fn open(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Open {
+        let mut stream = UnixStream::connect(&self.socket)
+            .unwrap_or_else(|error| panic!("connect to {}: {error}", self.socket.display()));
+        stream
+            .set_read_timeout(Some(ANSWER_WITHIN))
+            .expect("set a read timeout");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: docker\r\n");
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !body.is_empty() {
+            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        head.push_str("\r\n");
+        stream.write_all(head.as_bytes()).expect("send the head");
+        stream.write_all(body).expect("send the body");
+        let mut answer = Vec::new();
+        let mut byte = [0];
+        while !answer.ends_with(b"\r\n\r\n") {
+            stream
+                .read_exact(&mut byte)
+                .unwrap_or_else(|error| panic!("{method} {path}: no head: {error}"));
+            answer.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&answer).into_owned();
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|word| word.parse().ok())
+            .expect("a status code");
+        Open {
+            status,
+            head,
+            stream,
+        }
+    }
+}
+
+/// A connection after the head of its answer.
+#[derive(Debug)]
+pub struct Open {
+    /// The HTTP status code.
+    pub status: u16,
+    /// The head as it came.
+    pub head: String,
+    /// What follows, transfer encoding included.
+    pub stream: UnixStream,
+}

@@ -1,0 +1,294 @@
+//! A Cooper daemon of a test's own: own roots, own socket, own cgroup parent.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::leaks::Census;
+use crate::{archive, wait_until};
+
+/// A daemon answers `GET /_ping` this soon after its start, even on a busy machine.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// A daemon that was asked to stop has stopped by then.
+const STOPPED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What a test may choose about its daemon.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Further arguments after those that every test daemon gets.
+    pub arguments: Vec<String>,
+    /// Further environment variables.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A running daemon, ended and checked for leaks when dropped.
+#[derive(Debug)]
+pub struct TestDaemon {
+    directory: TempDir,
+    binary: PathBuf,
+    options: Options,
+    child: Option<Child>,
+    census: Census,
+}
+
+impl TestDaemon {
+    /// Starts `binary daemon` with default options and waits until it answers.
+    pub fn start(binary: impl Into<PathBuf>) -> Self {
+        Self::start_with(binary, Options::default())
+    }
+
+    /// Starts `binary daemon` and waits until it answers.
+    pub fn start_with(binary: impl Into<PathBuf>, options: Options) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("cooper-test-")
+            .tempdir()
+            .expect("a temporary directory");
+        let census = Census::take(directory.path(), &cgroup_parent(directory.path()));
+        let mut daemon = Self {
+            directory,
+            binary: binary.into(),
+            options,
+            child: None,
+            census,
+        };
+        daemon.launch();
+        daemon.wait_ready();
+        daemon
+    }
+
+    /// The unix socket it listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("cooper.sock")
+    }
+
+    /// Its data root.
+    pub fn data_root(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Its exec root.
+    pub fn exec_root(&self) -> PathBuf {
+        self.directory.path().join("exec")
+    }
+
+    /// A directory of the test's own beside the daemon's.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The parent of its containers' cgroups, as a path inside each hierarchy.
+    pub fn cgroup_parent(&self) -> String {
+        cgroup_parent(self.directory.path())
+    }
+
+    /// `DOCKER_HOST` for it.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// A client of it.
+    pub fn client(&self) -> Client {
+        Client::new(self.socket())
+    }
+
+    /// The process id of the daemon.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the daemon runs").id()
+    }
+
+    /// What it has written to its log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Loads busybox:latest into it.
+    pub fn load_busybox(&self) {
+        self.load(archive::busybox_archive());
+    }
+
+    /// Loads a docker-archive into it.
+    pub fn load(&self, archive: Vec<u8>) {
+        let headers = [("content-type", "application/x-tar")];
+        let answer = self
+            .client()
+            .request("POST", "/images/load?quiet=1", &headers, archive)
+            .expect(200);
+        assert!(answer.text().contains("Loaded image"), "{}", answer.text());
+    }
+
+    /// Creates and starts a container and answers its id.
+    pub fn run(&self, body: &Value) -> String {
+        let id = self.create(body);
+        let started = self
+            .client()
+            .post(&format!("/containers/{id}/start"), &Value::Null);
+        assert_eq!(started.status, 204, "{}\n{}", started.text(), self.log());
+        id
+    }
+
+    /// Creates a container and answers its id.
+    pub fn create(&self, body: &Value) -> String {
+        let created = self
+            .client()
+            .post("/containers/create", body)
+            .expect(201)
+            .json();
+        created["Id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Kills the daemon with SIGKILL, as an out-of-memory kill would.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the daemon runs");
+        child.kill().expect("kill the daemon");
+        child.wait().expect("wait for the daemon");
+    }
+
+    /// Waits for a daemon that ends by itself (a fault point).
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the daemon runs");
+        wait_until("the daemon to end by itself", STOPPED_WITHIN, || {
+            child.try_wait().expect("wait for the daemon")
+        })
+    }
+
+    /// Whether the daemon has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        match &mut self.child {
+            Some(child) => child.try_wait().expect("wait for the daemon").is_some(),
+            None => true,
+        }
+    }
+
+    /// Stops the daemon with SIGTERM: containers stay.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        signal(child.id(), "TERM");
+        wait_until("the daemon to stop at SIGTERM", STOPPED_WITHIN, || {
+            child.try_wait().expect("wait for the daemon")
+        });
+    }
+
+    /// Starts it again on the same roots, without the environment that armed a fault.
+    pub fn start_again(&mut self) {
+        self.options.environment.clear();
+        self.launch();
+        self.wait_ready();
+    }
+
+    /// Starts the process; [`TestDaemon::wait_ready`] waits for it.
+    pub fn launch(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("the daemon's log");
+        let arguments = [
+            "daemon".to_owned(),
+            format!("--data-root={}", self.data_root().display()),
+            format!("--exec-root={}", self.exec_root().display()),
+            format!(
+                "--pidfile={}",
+                self.directory.path().join("cooper.pid").display()
+            ),
+            format!("--cgroup-parent={}", self.cgroup_parent()),
+            format!("--host={}", self.host()),
+            "--config-file=/dev/null".to_owned(),
+        ];
+        let mut command = sys::command::Command::new(&self.binary)
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("RUST_BACKTRACE", "1")
+            .stdout(log.try_clone().expect("a second handle on the log").into())
+            .stderr(log.into());
+        for argument in arguments.iter().chain(&self.options.arguments) {
+            command = command.arg(argument);
+        }
+        for (key, value) in &self.options.environment {
+            command = command.env(key, value);
+        }
+        self.child = Some(
+            command
+                .spawn()
+                .unwrap_or_else(|error| panic!("start {}: {error}", self.binary.display())),
+        );
+    }
+
+    /// Waits until the daemon answers.
+    pub fn wait_ready(&mut self) {
+        let client = self.client();
+        wait_until("the daemon to answer", READY_WITHIN, || {
+            assert!(!self.has_ended(), "the daemon ended:\n{}", self.log());
+            client.answers().then_some(())
+        });
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("daemon.log")
+    }
+
+    /// Removes every container and stops, then makes sure that nothing of the daemon is left on the machine.
+    fn finish(&mut self) {
+        if self.has_ended() {
+            self.child = None;
+            self.start_again();
+        }
+        let client = self.client();
+        for container in client
+            .get("/containers/json?all=1")
+            .expect(200)
+            .json()
+            .as_array()
+            .expect("a list")
+        {
+            let id = container["Id"].as_str().expect("an id");
+            let removed = client.delete(&format!("/containers/{id}?force=1&v=1"));
+            assert!([204, 404].contains(&removed.status), "{}", removed.text());
+        }
+        self.stop();
+        self.census.assert_nothing_left();
+    }
+}
+
+impl Drop for TestDaemon {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.finish();
+            return;
+        }
+        println!("--- the daemon's log ---\n{}", self.log());
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        self.census.clean_up();
+    }
+}
+
+/// Sends a signal by name to one process that the test started.
+pub fn signal(pid: u32, name: &str) {
+    let sent = sys::command::Command::new("/bin/kill")
+        .arg(format!("-{name}"))
+        .arg(pid.to_string())
+        .output();
+    assert!(
+        sent.is_ok_and(|output| output.status.success()),
+        "send SIG{name} to {pid}"
+    );
+}
+
+fn cgroup_parent(directory: &Path) -> String {
+    format!(
+        "/{}",
+        directory
+            .file_name()
+            .expect("a named directory")
+            .to_string_lossy()
+    )
+}

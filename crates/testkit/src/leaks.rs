@@ -1,0 +1,190 @@
+//! The census: what a daemon could leave behind on the machine, counted before and after.
+//!
+//! Mounts, processes, cgroups and files are found by the test's own directory and cgroup parent, so that
+//! tests can run beside each other and beside another engine.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::wait_until;
+
+/// The kernel frees a namespace or a cgroup a moment after its last process.
+const SETTLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where the control groups of version 1 and 2 are mounted.
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// Remembers what was there before a daemon started.
+#[derive(Debug)]
+pub struct Census {
+    directory: PathBuf,
+    cgroup_parent: String,
+}
+
+impl Census {
+    /// Begins a census for a daemon that lives below `directory` with containers below `cgroup_parent`.
+    pub fn take(directory: &Path, cgroup_parent: &str) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            cgroup_parent: cgroup_parent.to_owned(),
+        }
+    }
+
+    /// Fails the test, listing what there is, when anything of the daemon is left after a moment.
+    pub fn assert_nothing_left(&self) {
+        let mut left = BTreeSet::new();
+        let deadline = std::time::Instant::now() + SETTLED_WITHIN;
+        wait_until(
+            "nothing of the daemon to be left",
+            SETTLED_WITHIN * 2,
+            || {
+                left = self.left();
+                (left.is_empty() || std::time::Instant::now() > deadline).then_some(())
+            },
+        );
+        if !left.is_empty() {
+            self.clean_up();
+            panic!(
+                "left behind:\n{}",
+                left.into_iter().collect::<Vec<_>>().join("\n")
+            );
+        }
+    }
+
+    /// Everything of the daemon that is still there, one line each.
+    pub fn left(&self) -> BTreeSet<String> {
+        let mut left = BTreeSet::new();
+        left.extend(self.mounts().map(|line| format!("mount: {line}")));
+        left.extend(
+            self.processes()
+                .into_iter()
+                .map(|(pid, line)| format!("process {pid}: {line}")),
+        );
+        left.extend(
+            self.cgroups()
+                .into_iter()
+                .map(|path| format!("cgroup: {}", path.display())),
+        );
+        let run = self.directory.join("exec/containers");
+        left.extend(
+            children(&run)
+                .into_iter()
+                .map(|path| format!("run directory: {}", path.display())),
+        );
+        let data = self.directory.join("data/containers");
+        left.extend(
+            children(&data)
+                .into_iter()
+                .map(|path| format!("container directory: {}", path.display())),
+        );
+        left
+    }
+
+    /// Ends what is left, so that one failed test does not fail the next.
+    pub fn clean_up(&self) {
+        for (pid, _) in self.processes() {
+            drop(
+                sys::command::Command::new("/bin/kill")
+                    .arg("-KILL")
+                    .arg(pid.to_string())
+                    .output(),
+            );
+        }
+        for cgroup in self.cgroups() {
+            let pids = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+            for pid in pids.lines() {
+                drop(
+                    sys::command::Command::new("/bin/kill")
+                        .arg("-KILL")
+                        .arg(pid)
+                        .output(),
+                );
+            }
+        }
+        for cgroup in self.cgroups().into_iter().rev() {
+            drop(std::fs::remove_dir(cgroup));
+        }
+    }
+
+    fn mounts(&self) -> impl Iterator<Item = String> {
+        let needle = self.directory.to_string_lossy().into_owned();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
+        mounts
+            .lines()
+            .filter(move |line| line.contains(&needle))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// Processes whose command line or environment names the daemon's directory, or that sit in its cgroups.
+    fn processes(&self) -> Vec<(u32, String)> {
+        let needle = self.directory.to_string_lossy().into_owned();
+        let own = std::process::id();
+        let mut found = Vec::new();
+        for path in children(Path::new("/proc")) {
+            let Some(pid) = path
+                .file_name()
+                .and_then(|name| name.to_str()?.parse::<u32>().ok())
+            else {
+                continue;
+            };
+            let read = |file: &str| std::fs::read(path.join(file)).unwrap_or_default();
+            let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+            let cgroup = String::from_utf8_lossy(&read("cgroup")).into_owned();
+            let ours = line.contains(&needle)
+                || String::from_utf8_lossy(&read("environ")).contains(&needle)
+                || cgroup.contains(&format!("{}/", self.cgroup_parent));
+            if ours && pid != own {
+                found.push((pid, line));
+            }
+        }
+        found
+    }
+
+    /// The daemon's cgroups below its parent (the parent itself may stay), parents before children.
+    fn cgroups(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut roots = children(Path::new(CGROUP_ROOT));
+        roots.push(PathBuf::from(CGROUP_ROOT));
+        for root in roots {
+            let parent = root.join(self.cgroup_parent.trim_start_matches('/'));
+            let mut queue: Vec<PathBuf> = directories(&parent);
+            while let Some(path) = queue.pop() {
+                queue.extend(directories(&path));
+                found.push(path);
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Census {
+    fn drop(&mut self) {
+        let mut roots = children(Path::new(CGROUP_ROOT));
+        roots.push(PathBuf::from(CGROUP_ROOT));
+        for root in roots {
+            // The empty parent is the test's own; the daemon keeps it for the next start.
+            drop(std::fs::remove_dir(
+                root.join(self.cgroup_parent.trim_start_matches('/')),
+            ));
+        }
+    }
+}
+
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect()
+}
+
+fn directories(directory: &Path) -> Vec<PathBuf> {
+    children(directory)
+        .into_iter()
+        .filter(|path| path.is_dir())
+        .collect()
+}

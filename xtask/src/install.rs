@@ -1,0 +1,62 @@
+//! Makes sure that a tool is there, and says so when it has to install it.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::sh;
+
+/// Makes sure that each Debian package is installed. Asks for nothing; needs root when one is missing.
+pub(crate) fn debian(packages: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = packages
+        .iter()
+        .copied()
+        .filter(|name| !is_installed(name))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !is_root() {
+        bail!(
+            "Debian packages are missing: as root, run: apt-get install {}",
+            missing.join(" ")
+        );
+    }
+    println!("installing from Debian: {}", missing.join(" "));
+    sh::run(sh::command("apt-get").args(["update", "-qq"]))?;
+    let mut install = sh::command("apt-get");
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    sh::run(
+        install
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(&missing),
+    )
+}
+
+/// Makes sure that `cargo <tool>` works, by `cargo install` when it does not.
+pub(crate) fn cargo_tool(tool: &str) -> Result<()> {
+    if sh::read(sh::cargo().args([tool, "--version"])).is_ok() {
+        return Ok(());
+    }
+    let name = format!("cargo-{tool}");
+    println!("installing {name}: a few minutes, once");
+    // Out of the workspace, so that its static target settings do not apply to the tool.
+    sh::run(
+        sh::cargo()
+            .args(["install", "--locked", "--quiet", &name])
+            .current_dir("/"),
+    )
+}
+
+/// Whether this process runs as root.
+pub(crate) fn is_root() -> bool {
+    sh::read(sh::command("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
+fn is_installed(package: &str) -> bool {
+    Path::new("/var/lib/dpkg/info")
+        .join(format!("{package}.list"))
+        .exists()
+        || sh::read(sh::command("dpkg-query").args(["-W", "-f", "${Status}", package]))
+            .is_ok_and(|status| status.ends_with("ok installed"))
+}
