@@ -1,0 +1,264 @@
+//! Overlay file systems as detached mounts, on every kernel from 5.10.
+//!
+//! Three ways, the first that the kernel takes; a test can force one. On 6.5 and newer each layer is added by `lowerdir+`.
+//! Before, one `lowerdir` string of at most 255 bytes goes through fsconfig. What is longer goes as mount(2)'s
+//! data page, from a helper process in a mount namespace of its own, and comes back as a detached copy.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::mount::{self, Attributes, Depth, FSCONFIG_STRING_MAX, FsContext};
+
+/// How the kernel is told about the layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// One `lowerdir+` for each layer (Linux 6.5).
+    LowerPlus,
+    /// One `lowerdir` string through fsconfig.
+    LowerString,
+    /// mount(2) with a data page, in a helper's mount namespace.
+    Legacy,
+}
+
+/// An overlay to be mounted.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The directory with the layers.
+    pub layers: &'a Path,
+    /// Names below `layers`, topmost first.
+    pub lower: &'a [String],
+    /// Upper and work directory; without, the overlay is read-only and needs two layers.
+    pub upper: Option<(&'a Path, &'a Path)>,
+}
+
+/// Nothing that could differ from kernel to kernel or by module parameter is left to a default.
+const PINNED: [(&str, &str); 3] = [
+    ("redirect_dir", "off"),
+    ("metacopy", "off"),
+    ("index", "off"),
+];
+
+/// Largest data string of mount(2), without its NUL. Bytes; one page.
+const PAGE_BYTES: usize = 4095;
+
+/// 0 unknown, 1 the kernel has `lowerdir+`, 2 it has not.
+static LOWER_PLUS: AtomicU8 = AtomicU8::new(0);
+
+/// Mounts `request`, attached nowhere. `forced` picks one way, for tests.
+///
+/// # Errors
+/// The errno of the mount calls, with the kernel's explanation when it gave one.
+pub fn mount(request: &Request<'_>, forced: Option<Method>) -> io::Result<OwnedFd> {
+    match forced {
+        Some(Method::LowerPlus) => return lower_plus(request),
+        Some(Method::LowerString) => return lower_string(request),
+        Some(Method::Legacy) => return legacy(request),
+        None => {}
+    }
+    if LOWER_PLUS.load(Ordering::Relaxed) != 2 && fits(request, longest_layer(request)) {
+        match lower_plus(request) {
+            Ok(fd) => {
+                LOWER_PLUS.store(1, Ordering::Relaxed);
+                return Ok(fd);
+            }
+            Err(error)
+                if LOWER_PLUS.load(Ordering::Relaxed) == 1
+                    || crate::error::errno(&error) != Some(libc::EINVAL) =>
+            {
+                return Err(error);
+            }
+            Err(_) => {}
+        }
+        // EINVAL is "no such parameter" on an old kernel, and any mistake on a new one: a second way tells them apart.
+        let fd = by_string(request)?;
+        LOWER_PLUS.store(2, Ordering::Relaxed);
+        return Ok(fd);
+    }
+    by_string(request)
+}
+
+fn by_string(request: &Request<'_>) -> io::Result<OwnedFd> {
+    if fits(request, joined(request).len()) {
+        lower_string(request)
+    } else {
+        legacy(request)
+    }
+}
+
+fn fits(request: &Request<'_>, lower: usize) -> bool {
+    let upper = request.upper.map_or(0, |(upper, work)| {
+        escaped(upper.as_os_str().as_bytes(), b"\\")
+            .len()
+            .max(escaped(work.as_os_str().as_bytes(), b"\\").len())
+    });
+    lower.max(upper) <= FSCONFIG_STRING_MAX
+}
+
+fn longest_layer(request: &Request<'_>) -> usize {
+    let directory = escaped(request.layers.as_os_str().as_bytes(), b"\\:").len();
+    let longest = request.lower.iter().map(String::len).max().unwrap_or(0);
+    directory + 1 + longest
+}
+
+/// Puts a backslash before each of `special`.
+fn escaped(path: &[u8], special: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    for &byte in path {
+        if special.contains(&byte) {
+            out.push(b'\\');
+        }
+        out.push(byte);
+    }
+    out
+}
+
+fn joined(request: &Request<'_>) -> Vec<u8> {
+    let mut all = Vec::new();
+    for (index, name) in request.lower.iter().enumerate() {
+        if index > 0 {
+            all.push(b':');
+        }
+        all.extend_from_slice(&escaped(name.as_bytes(), b"\\:"));
+    }
+    all
+}
+
+fn finish(context: FsContext, request: &Request<'_>) -> io::Result<OwnedFd> {
+    if let Some((upper, work)) = request.upper {
+        context.set("upperdir", &escaped(upper.as_os_str().as_bytes(), b"\\"))?;
+        context.set("workdir", &escaped(work.as_os_str().as_bytes(), b"\\"))?;
+    }
+    for (key, value) in PINNED {
+        context.set(key, value.as_bytes())?;
+    }
+    context.mount(Attributes::default())
+}
+
+fn lower_plus(request: &Request<'_>) -> io::Result<OwnedFd> {
+    let context = FsContext::open("overlay")?;
+    context.set("source", b"overlay")?;
+    for name in request.lower {
+        let mut path = escaped(request.layers.as_os_str().as_bytes(), b"\\:");
+        path.push(b'/');
+        path.extend_from_slice(&escaped(name.as_bytes(), b"\\:"));
+        context.set("lowerdir+", &path)?;
+    }
+    finish(context, request)
+}
+
+/// Runs `action` with the layers as current directory, so that their names can be short.
+fn beside_layers<T>(layers: &Path, action: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let before = rustix::fs::open(".", flags, Mode::empty())?;
+    rustix::process::chdir(layers)?;
+    let result = action();
+    rustix::process::fchdir(before.as_fd())?;
+    result
+}
+
+fn lower_string(request: &Request<'_>) -> io::Result<OwnedFd> {
+    let lower = joined(request);
+    beside_layers(request.layers, || {
+        let context = FsContext::open("overlay")?;
+        context.set("source", b"overlay")?;
+        context.set("lowerdir", &lower)?;
+        finish(context, request)
+    })
+}
+
+fn legacy_data(request: &Request<'_>) -> io::Result<Vec<u8>> {
+    let mut data = b"lowerdir=".to_vec();
+    data.extend_from_slice(&escaped(&joined(request), b","));
+    if let Some((upper, work)) = request.upper {
+        for (key, path) in [("upperdir", upper), ("workdir", work)] {
+            data.extend_from_slice(format!(",{key}=").as_bytes());
+            data.extend_from_slice(&escaped(path.as_os_str().as_bytes(), b"\\:,"));
+        }
+    }
+    for (key, value) in PINNED {
+        data.extend_from_slice(format!(",{key}={value}").as_bytes());
+    }
+    if data.len() > PAGE_BYTES {
+        return Err(io::Error::from_raw_os_error(libc::E2BIG));
+    }
+    Ok(data)
+}
+
+/// Mounts in a child that has a mount namespace of its own, and takes a detached copy over a socket.
+fn legacy(request: &Request<'_>) -> io::Result<OwnedFd> {
+    let data = legacy_data(request)?;
+    let target: PathBuf = request
+        .upper
+        .map_or(request.layers, |(upper, _)| upper)
+        .to_owned();
+    let (ours, theirs) = crate::channel::pair()?;
+    let child = crate::process::clone(crate::process::CloneRequest::default(), || {
+        let made = beside_layers(request.layers, || {
+            crate::namespace::unshare(crate::namespace::Set::MOUNT)?;
+            mount::set_propagation(
+                Path::new("/"),
+                Depth::Recursive,
+                mount::Propagation::Private,
+            )?;
+            mount::mount_legacy("overlay", &target, &data)?;
+            mount::clone_tree(rustix::fs::CWD, &target, Depth::One)
+        });
+        let sent = match made {
+            Ok(fd) => crate::channel::send(theirs.as_fd(), &0i32.to_ne_bytes(), &[fd.as_fd()]),
+            Err(error) => {
+                let errno = crate::error::errno(&error).unwrap_or(libc::EIO);
+                crate::channel::send(theirs.as_fd(), &errno.to_ne_bytes(), &[])
+            }
+        };
+        i32::from(sent.is_err())
+    })?;
+    drop(theirs);
+    let answer = crate::channel::receive(ours.as_fd());
+    crate::process::wait(child.pidfd.as_fd())?;
+    let (bytes, mut fds) = answer?;
+    let errno = bytes
+        .as_slice()
+        .try_into()
+        .map_or(libc::EIO, i32::from_ne_bytes);
+    match (errno, fds.pop()) {
+        (0, Some(fd)) => Ok(fd),
+        (0, None) => Err(io::Error::from_raw_os_error(libc::EIO)),
+        (errno, _) => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Mounts two directories as a read-only overlay without an upper directory, which nothing can make writable.
+pub(crate) fn sealed(directory: &Path, second: &Path) -> io::Result<OwnedFd> {
+    let parent = Path::new("/");
+    let lower = [directory, second].map(|path| {
+        path.strip_prefix("/")
+            .unwrap_or(path)
+            .to_string_lossy()
+            .into_owned()
+    });
+    if fs::canonicalize(directory)?.to_str().is_none() {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    }
+    let request = Request {
+        layers: parent,
+        lower: &lower,
+        upper: None,
+    };
+    let fd = mount(&request, None)?;
+    let change = mount::Change {
+        set: Attributes::RDONLY
+            .with(Attributes::NOSUID)
+            .with(Attributes::NODEV),
+        ..Default::default()
+    };
+    match mount::set_attributes(fd.as_fd(), Depth::One, change) {
+        // The overlay is read-only by itself; the mount's own flag is a second lock.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(fd),
+        other => other.map(|()| fd),
+    }
+}

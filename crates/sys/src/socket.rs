@@ -1,0 +1,259 @@
+//! Unix sockets where std falls short: descriptors in messages, the peer's identity, long paths.
+//!
+//! Plain reading and writing of a [`UnixStream`] is std's.
+
+use std::ffi::OsStr;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+/// How many descriptors one message carries at most, in either direction.
+pub const FDS_MAX: usize = 16;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Binds a listening stream socket called `name` in the directory `dir` with the given mode.
+///
+/// Goes through the directory's descriptor, since a socket address holds only 107 bytes of path. A socket
+/// of that name is replaced. Close-on-exec and non-blocking.
+///
+/// # Errors
+/// The errno of unlink, bind, chmod or listen.
+pub fn listen_at(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<UnixListener> {
+    match rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let socket = stream_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(through(dir, name))?)?;
+    // Between bind and chmod nobody can connect: nothing listens yet.
+    rustix::fs::chmodat(
+        dir,
+        name,
+        rustix::fs::Mode::from_raw_mode(mode),
+        rustix::fs::AtFlags::empty(),
+    )?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
+}
+
+/// Connects to the stream socket called `name` in the directory `dir`. Blocks while its backlog is full.
+///
+/// # Errors
+/// `ENOENT` without such a socket, `ECONNREFUSED` when nobody listens.
+pub fn connect_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<UnixStream> {
+    let socket = stream_socket(SocketFlags::CLOEXEC)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(through(dir, name))?)?;
+    Ok(UnixStream::from(socket))
+}
+
+fn stream_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(socket)
+}
+
+fn through(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name)
+}
+
+/// Sends bytes, and with the first of them `fds`. Returns how many bytes were taken; all of `fds` went if any byte did.
+///
+/// # Errors
+/// The errno of sendmsg, never with a SIGPIPE; `EINVAL` for more than [`FDS_MAX`] descriptors.
+pub fn send_with_fds(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if fds.len() > FDS_MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let sent = rustix::net::sendmsg(
+        socket,
+        &[IoSlice::new(bytes)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(sent)
+}
+
+/// Receives bytes into `buffer`, and appends the descriptors that came with them (close-on-exec) to `fds`.
+/// Returns how many bytes; 0 is the end.
+///
+/// # Errors
+/// The errno of recvmsg.
+pub fn receive_with_fds(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    fds: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(buffer)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    Ok(received.bytes)
+}
+
+/// Who is at the other end of a connected unix socket, as of its connect (or of listen, or of socketpair).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Process id in our pid namespace.
+    pub pid: u32,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// Asks the kernel who the peer is (`SO_PEERCRED`).
+///
+/// # Errors
+/// The errno of getsockopt; `ESRCH` for a peer outside our pid namespace.
+pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    let credentials = rustix::net::sockopt::socket_peercred(socket)?;
+    let pid = u32::try_from(credentials.pid.as_raw_nonzero().get())
+        .map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    Ok(Peer {
+        pid,
+        uid: credentials.uid.as_raw(),
+        gid: credentials.gid.as_raw(),
+    })
+}
+
+/// A pidfd of the peer (`SO_PEERPIDFD`, Linux 6.5): it names the very process, however ids are reused.
+/// `None` where the kernel lacks it.
+///
+/// # Errors
+/// The errno of getsockopt; `EINVAL` or `ESRCH` when the peer was reaped.
+pub fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    let mut fd: libc::c_int = -1;
+    let mut length =
+        libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four bytes are a length");
+    // SAFETY: `fd` and `length` are live locals of exactly the type and size that SO_PEERPIDFD writes,
+    // and the socket stays open for the call because it is borrowed.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERPIDFD,
+            (&raw mut fd).cast(),
+            &raw mut length,
+        )
+    };
+    if status != 0 {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::ENOPROTOOPT) => Ok(None),
+            _ => Err(error),
+        };
+    }
+    // SAFETY: the call succeeded, so the kernel has just installed `fd` for us and nobody else knows it.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Takes this process's standard input as a connected unix socket, non-blocking; descriptor 0 becomes /dev/null.
+///
+/// # Errors
+/// `ENOTSOCK` when it is none, else the errno of dup or open.
+pub fn take_stdin() -> io::Result<UnixStream> {
+    let stdin = io::stdin();
+    let socket = stdin.as_fd().try_clone_to_owned()?;
+    rustix::net::sockopt::socket_type(&socket)?;
+    let null = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(UnixStream::from(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::PermissionsExt;
+
+    fn open_dir(path: &std::path::Path) -> std::fs::File {
+        std::fs::File::open(path).unwrap()
+    }
+
+    #[test]
+    fn descriptors_arrive_with_the_first_byte() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        assert_eq!(
+            send_with_fds(a.as_fd(), b"hello", &[writer.as_fd()]).unwrap(),
+            5
+        );
+        drop(writer);
+        let (mut buffer, mut fds) = ([0; 2], Vec::new());
+        assert_eq!(
+            receive_with_fds(b.as_fd(), &mut buffer, &mut fds).unwrap(),
+            2
+        );
+        assert_eq!(fds.len(), 1);
+        std::fs::File::from(fds.pop().unwrap())
+            .write_all(b"through")
+            .unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "through");
+        assert_eq!(
+            receive_with_fds(b.as_fd(), &mut buffer, &mut fds).unwrap(),
+            2
+        );
+        assert!(fds.is_empty());
+    }
+
+    #[test]
+    fn too_many_descriptors_are_refused() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        let fds = [a.as_fd(); FDS_MAX + 1];
+        let error = send_with_fds(a.as_fd(), b"x", &fds).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_path_longer_than_an_address_is_served_and_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("d".repeat(120));
+        std::fs::create_dir(&deep).unwrap();
+        let dir = open_dir(&deep);
+        let name = OsStr::new("s.sock");
+        let stale = listen_at(dir.as_fd(), name, 0o600).unwrap();
+        drop(stale);
+        let refused = connect_at(dir.as_fd(), name).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let listener = listen_at(dir.as_fd(), name, 0o600).unwrap();
+        let mode = std::fs::metadata(deep.join(name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        let client = connect_at(dir.as_fd(), name).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        assert_eq!(peer(server.as_fd()).unwrap().pid, std::process::id());
+        if let Some(pidfd) = peer_pidfd(client.as_fd()).unwrap() {
+            assert!(pidfd.as_raw_fd() >= 0);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Overlays of 128 layers, in each way the kernel can be told about them. Needs root.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests: a failure is the test's"
+)]
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use sys::namespace::{Set, unshare};
+use sys::overlay::{Method, Request, mount};
+
+/// Docker's limit on the layers of an image, and ours.
+const LAYERS: usize = 128;
+
+fn is_root() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    if status.lines().any(|line| line.starts_with("Uid:\t0\t")) {
+        return true;
+    }
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "CI must run the tests that need root"
+    );
+    println!("skipped: needs root");
+    false
+}
+
+/// `(major, minor)` of the running kernel.
+fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// Layers with a file of their own each, and one that all have.
+fn layers(directory: &Path) -> Vec<String> {
+    let names: Vec<String> = (1..=LAYERS).map(|number| number.to_string()).collect();
+    for name in &names {
+        let layer = directory.join("layers").join(name);
+        fs::create_dir_all(&layer).unwrap();
+        fs::write(layer.join(format!("file-{name}")), name).unwrap();
+        fs::write(layer.join("all"), name).unwrap();
+    }
+    names.into_iter().rev().collect()
+}
+
+/// Mounts in a child with a mount namespace of its own and looks at the files; what went wrong, or nothing.
+fn mount_and_look(directory: &Path, forced: Option<Method>) -> io::Result<()> {
+    let lower = layers(directory);
+    let (upper, work) = (directory.join("upper"), directory.join("work"));
+    fs::create_dir_all(&upper)?;
+    fs::create_dir_all(&work)?;
+    let request = Request {
+        layers: &directory.join("layers"),
+        lower: &lower,
+        upper: Some((&upper, &work)),
+    };
+    unshare(Set::MOUNT)?;
+    let root = mount(&request, forced)?;
+    let read = |name: &str| -> io::Result<String> {
+        let mut text = String::new();
+        let path = format!(
+            "/proc/self/fd/{}/{name}",
+            std::os::fd::AsRawFd::as_raw_fd(&root.as_fd())
+        );
+        fs::File::open(path)?.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    assert_eq!(read("all")?, LAYERS.to_string(), "the topmost layer wins");
+    for name in &lower {
+        assert_eq!(read(&format!("file-{name}"))?, *name);
+    }
+    let new = format!(
+        "/proc/self/fd/{}/new",
+        std::os::fd::AsRawFd::as_raw_fd(&root.as_fd())
+    );
+    fs::write(new, "written")?;
+    assert_eq!(fs::read_to_string(upper.join("new"))?, "written");
+    Ok(())
+}
+
+fn try_method(forced: Option<Method>) -> io::Result<()> {
+    // On a real file system: a layer store lies on one.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    // The thread that unshares its mounts ends with the test.
+    std::thread::spawn(move || mount_and_look(&path, forced))
+        .join()
+        .unwrap()
+}
+
+#[test]
+fn the_kernel_takes_128_layers_by_itself() {
+    if is_root() {
+        try_method(None).unwrap();
+    }
+}
+
+#[test]
+fn mount_takes_128_layers_in_one_page() {
+    if is_root() {
+        try_method(Some(Method::Legacy)).unwrap();
+    }
+}
+
+#[test]
+fn layers_are_added_one_by_one_from_6_5_on() {
+    if !is_root() {
+        return;
+    }
+    let added = try_method(Some(Method::LowerPlus));
+    match (kernel() >= (6, 5), added) {
+        (true, added) => added.unwrap(),
+        // EINVAL: what tells `mount` to go another way.
+        (false, added) => assert_eq!(sys::error::errno(&added.unwrap_err()), Some(22)),
+    }
+}
