@@ -6,12 +6,13 @@
 //!
 //! Durability (DESIGN decision 16): `synchronous=NORMAL` means a commit survives kill -9 and a full disk
 //! at once and a power cut after the next sync, which [`Db::sync`] (called every second by the daemon)
-//! and [`Db::write_synced`] make.
+//! and [`Db::write_synced`] make. No commit pays for a checkpoint: [`Db::checkpoint`] makes it beside.
 
 mod schema;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,12 @@ const IDLE_READERS_MAX: usize = 4;
 
 /// Page cache of one connection, in KiB (SQLite's default is 2,000): the daemon's memory is budgeted.
 const CACHE_KIB: i64 = 512;
+
+/// The write-ahead log is moved into the database once it has grown to this (SQLite's default: 1,000 pages).
+const CHECKPOINT_BYTES: u64 = 4 << 20;
+
+/// A log that readers or a full disk let grow to this stops writers for as long as its checkpoint takes.
+const LOG_BYTES_MAX: u64 = 64 << 20;
 
 /// What went wrong with the database.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +80,8 @@ struct Inner {
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
     wal: File,
+    /// Whether there were commits since the last checkpoint.
+    written: AtomicBool,
 }
 
 impl Db {
@@ -99,6 +108,8 @@ impl Db {
             writer: Mutex::new(writer),
             readers: Mutex::default(),
             wal,
+            // What an earlier process left in the log.
+            written: AtomicBool::new(true),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -144,6 +155,7 @@ impl Db {
             .map_err(Error::from)?;
         let answer = change(&transaction)?;
         transaction.commit().map_err(Error::from)?;
+        self.inner.written.store(true, Ordering::Relaxed);
         Ok(answer)
     }
 
@@ -167,6 +179,36 @@ impl Db {
     pub fn sync(&self) -> Result<(), Error> {
         self.inner.wal.sync_data().map_err(Error::Sync)
     }
+
+    /// Moves the write-ahead log into the database when it has grown; the daemon calls it every second.
+    /// Neither readers nor writers wait for it, unless the log has outgrown all bounds. A failure loses
+    /// nothing: the log goes on and the next call tries again.
+    ///
+    /// # Errors
+    /// [`Error::Statement`] when the disk refuses, [`Error::Sync`] when the log cannot be looked at.
+    pub fn checkpoint(&self) -> Result<(), Error> {
+        let log_bytes = self.inner.wal.metadata().map_err(Error::Sync)?.len();
+        if log_bytes < CHECKPOINT_BYTES || !self.inner.written.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let moved = if log_bytes < LOG_BYTES_MAX {
+            self.read(|connection| move_log(connection, "PRAGMA wal_checkpoint(PASSIVE)"))
+        } else {
+            move_log(&lock(&self.inner.writer), "PRAGMA wal_checkpoint(TRUNCATE)")
+        };
+        if !matches!(moved, Ok(true)) {
+            self.inner.written.store(true, Ordering::Relaxed);
+        }
+        moved.map(drop)
+    }
+}
+
+/// Runs a checkpoint; whether it moved everything.
+fn move_log(connection: &Connection, checkpoint: &str) -> Result<bool, Error> {
+    let (busy, log, moved): (bool, i64, i64) = connection.query_row(checkpoint, [], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })?;
+    Ok(!busy && log == moved)
 }
 
 /// A panic inside `change` unwound through the transaction, which rolled back: the connection is sound.
@@ -184,6 +226,13 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // The file shrinks to this when the log begins anew: its length then says how much is in it.
+    connection.pragma_update(
+        None,
+        "journal_size_limit",
+        i64::try_from(CHECKPOINT_BYTES / 4).unwrap_or(-1),
+    )?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
@@ -303,5 +352,53 @@ mod tests {
         assert!(panicked.join().is_err());
         insert(&db, 8).unwrap();
         assert_eq!(count(&db), 1);
+    }
+
+    /// Writes about `bytes` into the log.
+    fn fill(db: &Db, bytes: u64) {
+        db.write::<_, Error>(|tx| Ok(tx.execute_batch("CREATE TABLE IF NOT EXISTS b (x)")?))
+            .unwrap();
+        for _ in 0..bytes.div_ceil(1 << 20) {
+            db.write::<_, Error>(|tx| {
+                Ok(tx
+                    .execute("INSERT INTO b VALUES (randomblob(1 << 20))", [])
+                    .map(drop)?)
+            })
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn only_a_checkpoint_moves_the_log_and_lets_it_begin_anew() {
+        let (_directory, db) = open();
+        let database = || std::fs::metadata(&db.inner.path).unwrap().len();
+        let log = || db.inner.wal.metadata().unwrap().len();
+        insert(&db, 1).unwrap();
+        let before = database();
+        fill(&db, 2 * CHECKPOINT_BYTES);
+        assert_eq!(database(), before, "no commit moves the log");
+        db.checkpoint().unwrap();
+        assert!(database() > 2 * CHECKPOINT_BYTES, "all of it has moved");
+        insert(&db, 2).unwrap();
+        assert!(log() < CHECKPOINT_BYTES, "{} bytes of log", log());
+        assert_eq!(count(&db), 2);
+    }
+
+    #[test]
+    fn a_log_without_bounds_is_cut_and_a_reader_only_delays_that() {
+        let (_directory, db) = open();
+        let log = || db.inner.wal.metadata().unwrap().len();
+        db.read::<_, Error>(|reader| {
+            reader.execute_batch("BEGIN; SELECT * FROM t")?;
+            fill(&db, LOG_BYTES_MAX);
+            // It may not move what the reader does not see yet.
+            lock(&db.inner.writer).busy_timeout(Duration::ZERO)?;
+            db.checkpoint()?;
+            assert!(log() >= LOG_BYTES_MAX);
+            Ok(reader.execute_batch("COMMIT")?)
+        })
+        .unwrap();
+        db.checkpoint().unwrap();
+        assert_eq!(log(), 0);
     }
 }
