@@ -1,0 +1,260 @@
+//! kill -9 after each durable step, a full disk, and a boot that ended in a power cut.
+//!
+//! The dangerous part runs in a child: this test binary again, told by the environment to play a part.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the children are this test binary and unshare(1)"
+)]
+
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use db::Db;
+
+use crate::testing::*;
+use crate::*;
+
+/// Names the data root for the child; unset in the parent.
+const ROOT: &str = "COOPER_TEST_ROOT";
+
+fn layers() -> [Vec<u8>; 2] {
+    let lower = TarMaker::new()
+        .directory("tmp", 0o1777)
+        .file("tmp/a", &[1; 10_000])
+        .done();
+    let upper = TarMaker::new()
+        .file("tmp/b", &[2; 10_000])
+        .file(".wh.x", b"")
+        .done();
+    [lower, upper]
+}
+
+fn child(part: &str, root: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", part, "--nocapture"])
+        .env(ROOT, root);
+    command
+}
+
+fn child_root() -> Option<std::path::PathBuf> {
+    std::env::var_os(ROOT).map(Into::into)
+}
+
+/// Marks every layer as written before a power cut.
+fn pretend_power_cut(root: &Path) {
+    let db = Db::open(&root.join("cooper.db")).unwrap();
+    db.write::<_, db::Error>(|tx| {
+        Ok(tx.execute("UPDATE layers SET synced = 0, boot_id = 'another'", [])?)
+    })
+    .unwrap();
+}
+
+/// Everything that is durable, once.
+#[test]
+fn part_of_a_life() {
+    let Some(root) = child_root() else { return };
+    let store = open(&root).unwrap();
+    load(&store, &docker_archive(&["a:1"], &layers())).unwrap();
+    store.sync_layers().unwrap();
+    pretend_power_cut(&root);
+    drop(store);
+    let store = open(&root).unwrap();
+    let id = store.resolve("a:1").unwrap().id;
+    store.tag(&id, &Reference::parse("b:1").unwrap()).unwrap();
+    store.hold(&id, "holder").unwrap();
+    let options = RemoveOptions {
+        force: true,
+        prune: true,
+        is_running: &|_| false,
+    };
+    store.remove(id.as_str(), options).unwrap();
+    store.release("holder").unwrap();
+}
+
+/// Every image can be mounted, every directory has a row, every blob an image.
+fn check_sound(root: &Path) {
+    let store = open(root).unwrap();
+    let mut blobs = 0;
+    let mut directories = std::collections::BTreeSet::new();
+    for image in store.list().unwrap() {
+        blobs += 1 + image.layers.len();
+        for layer in &image.layers {
+            assert!(root.join("layers").join(layer.number.to_string()).is_dir());
+            directories.insert(layer.number.to_string());
+        }
+        let tmp = root
+            .join("layers")
+            .join(image.layers[1].number.to_string())
+            .join("tmp");
+        assert_eq!(
+            tmp.metadata().unwrap().mode() & 0o7777,
+            0o1777,
+            "the second pass was done"
+        );
+        assert_eq!(std::fs::read(tmp.join("b")).unwrap(), [2; 10_000]);
+    }
+    if let Some(held) = store.held("holder").unwrap() {
+        directories.extend(held.lower);
+    }
+    let count = |part: &str| std::fs::read_dir(root.join(part)).unwrap().count();
+    assert_eq!(count("content/sha256"), blobs);
+    assert_eq!(count("content/ingest"), 0);
+    assert_eq!(count("layers"), directories.len() + 1);
+    load(&store, &docker_archive(&["a:1"], &layers())).unwrap();
+    assert_eq!(store.resolve("a:1").unwrap().layers.len(), 2);
+}
+
+#[test]
+fn killed_after_any_durable_step_the_store_opens_clean() {
+    if !is_root() || child_root().is_some() {
+        return;
+    }
+    for point in [
+        "image.blob-stored",
+        "image.blob-stored:3",
+        "image.blobs-synced",
+        "image.layer-extracted",
+        "image.layer-extracted:2",
+        "image.layer-row",
+        "image.layer-row:2",
+        "image.committed",
+        "image.layers-synced",
+        "image.layer-removed-for-repair",
+        "image.layer-repaired",
+        "image.tagged",
+        "image.held",
+        "image.removed",
+        "image.layer-rows-removed:4",
+        "image.released",
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let output = child("fault_tests::part_of_a_life", directory.path())
+            .env(sys::fault::VARIABLE, point)
+            .output()
+            .unwrap();
+        assert_eq!(
+            output.status.signal(),
+            Some(9),
+            "{point} was never passed: {output:?}"
+        );
+        check_sound(directory.path());
+    }
+}
+
+#[test]
+fn without_a_fault_the_life_ends_with_nothing_left() {
+    if !is_root() || child_root().is_some() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let output = child("fault_tests::part_of_a_life", directory.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let count = |part: &str| {
+        std::fs::read_dir(directory.path().join(part))
+            .unwrap()
+            .count()
+    };
+    assert_eq!((count("content/sha256"), count("layers")), (0, 1));
+}
+
+#[test]
+fn layers_of_an_unclean_boot_are_unpacked_again() {
+    if !is_root() {
+        return;
+    }
+    let test = TestStore::new();
+    test.load(&docker_archive(&["a:1"], &layers())).unwrap();
+    let image = test.store.resolve("a:1").unwrap();
+    let held = test.store.hold(&image.id, "container").unwrap();
+    test.store.sync_layers().unwrap();
+    // What a power cut leaves: files without content, a directory that never reached the disk.
+    std::fs::write(test.layer("a:1", 1).join("tmp/b"), b"").unwrap();
+    std::fs::remove_dir_all(test.layer("a:1", 0)).unwrap();
+    pretend_power_cut(&test.root);
+    let store = open(&test.root).unwrap();
+    assert_eq!(
+        store.held("container").unwrap(),
+        Some(held),
+        "under the same names"
+    );
+    assert_eq!(
+        std::fs::read(test.layer("a:1", 1).join("tmp/b")).unwrap(),
+        [2; 10_000]
+    );
+    assert_eq!(
+        std::fs::read(test.layer("a:1", 0).join("tmp/a")).unwrap(),
+        [1; 10_000]
+    );
+    drop(store);
+    check_sound(&test.root);
+}
+
+/// Loads more than fits, then something that fits.
+#[test]
+fn part_of_a_full_disk() {
+    let Some(root) = child_root() else { return };
+    let store = open(&root).unwrap();
+    let count = |part: &str| std::fs::read_dir(root.join(part)).unwrap().count();
+    let mut state = 1_u64;
+    let mut noise = |length: usize| -> Vec<u8> {
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            state.to_le_bytes()[7]
+        };
+        (0..length).map(|_| next()).collect()
+    };
+    // The blob does not fit; then the blob fits and its unpacked files do not.
+    for length in [9 << 20, 4 << 20] {
+        let layer = TarMaker::new().file("noise", &noise(length)).done();
+        let error = load(&store, &docker_archive(&["full:1"], &[layer])).unwrap_err();
+        let text = format!("{error} {error:?}");
+        assert!(text.contains("No space left on device"), "{text}");
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(store.list().unwrap().is_empty());
+        assert_eq!(
+            (
+                count("content/sha256"),
+                count("content/ingest"),
+                count("layers")
+            ),
+            (0, 0, 1)
+        );
+    }
+    load(&store, &docker_archive(&["fits:1"], &layers())).unwrap();
+    store.resolve("fits:1").unwrap();
+}
+
+fn in_a_small_file_system(part: &str) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=6m none {root} && exec \"$0\" --exact {part} --nocapture",
+        root = directory.path().display()
+    );
+    Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .env(ROOT, directory.path())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_gets_its_space_back() {
+    if !is_root() || child_root().is_some() {
+        return;
+    }
+    let output = in_a_small_file_system("fault_tests::part_of_a_full_disk");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,0 +1,471 @@
+//! From layer archives to layer rows: numbers, chain ids, and what happens after an unclean boot.
+//!
+//! ```text
+//! layers/<number>  being unpacked (no row) → second pass → row, synced 0 → syncfs → synced 1
+//!                  └ failed: removed         └ crash: removed at the next start
+//! ```
+//!
+//! A layer is visible when it has a row. A row with `synced` 0 and another boot's id may have lost data in a
+//! power cut: it is unpacked again from its blob before anybody sees it.
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use db::rusqlite::{Connection, OptionalExtension, params};
+use sys::file;
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::lease::{Lease, Table, lock};
+use crate::store::{Inner, Store};
+use crate::unpack::extract::Extracted;
+use crate::unpack::{self, Source, UnpackError};
+
+/// The layers of one image on their way into the store. Layers are unpacked in any order, from any number of
+/// threads; [`Unpacking::finish`] makes them visible.
+#[derive(Debug)]
+#[must_use = "layers become visible by finish()"]
+pub struct Unpacking<'a> {
+    lease: &'a Lease,
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    diff_id: Digest,
+    chain_id: Digest,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// In the store, and leased.
+    Known(i64),
+    Missing,
+    Extracted(NewLayer, Box<Extracted>),
+}
+
+/// A directory without a row; removed when dropped.
+#[derive(Debug)]
+struct NewLayer {
+    inner: Arc<Inner>,
+    number: i64,
+    published: bool,
+}
+
+impl Drop for NewLayer {
+    fn drop(&mut self) {
+        if !self.published {
+            self.inner.remove_layer_directory(self.number);
+        }
+    }
+}
+
+/// The chain ids of a stack of layers, bottom first
+/// ([OCI image config](https://github.com/opencontainers/image-spec/blob/v1.1.1/config.md#layer-chainid)).
+#[must_use]
+pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        let next = match chain.last() {
+            None => diff_id.clone(),
+            Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+        };
+        chain.push(next);
+    }
+    chain
+}
+
+impl Store {
+    /// Begins to unpack the layers with these digests (of the uncompressed archives), bottom first. Those
+    /// that are in the store already are leased and not asked for.
+    ///
+    /// # Errors
+    /// [`Error::Db`].
+    pub fn begin_unpack<'a>(
+        &self,
+        lease: &'a Lease,
+        diff_ids: &[Digest],
+    ) -> Result<Unpacking<'a>, Error> {
+        let mut table = self.leases();
+        let mut slots = Vec::with_capacity(diff_ids.len());
+        for (diff_id, chain_id) in diff_ids.iter().zip(chain_ids(diff_ids)) {
+            let known = self.lease_layer(&mut table, lease, &chain_id)?;
+            let state = Mutex::new(known.map_or(State::Missing, State::Known));
+            slots.push(Slot {
+                diff_id: diff_id.clone(),
+                chain_id,
+                state,
+            });
+        }
+        Ok(Unpacking { lease, slots })
+    }
+
+    fn lease_layer(
+        &self,
+        table: &mut Table,
+        lease: &Lease,
+        chain_id: &Digest,
+    ) -> Result<Option<i64>, Error> {
+        let number = self
+            .db()
+            .read(|connection| number_of(connection, chain_id))?;
+        if let Some(number) = number {
+            lease.add_layer(table, number);
+        }
+        Ok(number)
+    }
+}
+
+fn number_of(connection: &Connection, chain_id: &Digest) -> Result<Option<i64>, Error> {
+    let mut statement =
+        connection.prepare_cached("SELECT number FROM layers WHERE chain_id = ?1")?;
+    Ok(statement
+        .query_row([chain_id.as_str()], |row| row.get(0))
+        .optional()?)
+}
+
+impl Unpacking<'_> {
+    /// Positions of the layers that must be unpacked, bottom first.
+    #[must_use]
+    pub fn missing(&self) -> Vec<usize> {
+        let missing = |slot: &Slot| matches!(*lock(&slot.state), State::Missing);
+        (0..self.slots.len())
+            .filter(|position| missing(&self.slots[*position]))
+            .collect()
+    }
+
+    /// Unpacks one layer from its archive, compressed or not, and verifies its digest. Blocks until the
+    /// whole input is read.
+    ///
+    /// # Errors
+    /// [`Error::Layer`] for a bad archive or digest, [`Error::Io`]; nothing is left then.
+    pub fn unpack(&self, position: usize, input: Box<dyn Read + Send + '_>) -> Result<(), Error> {
+        self.first_pass(position, input, false)
+    }
+
+    /// As [`Unpacking::unpack`], for an uncompressed archive whose digest was verified before.
+    pub(crate) fn unpack_verified(
+        &self,
+        position: usize,
+        input: Box<dyn Read + Send + '_>,
+    ) -> Result<(), Error> {
+        self.first_pass(position, input, true)
+    }
+
+    fn first_pass(
+        &self,
+        position: usize,
+        input: Box<dyn Read + Send + '_>,
+        verified: bool,
+    ) -> Result<(), Error> {
+        let slot = &self.slots[position];
+        let new = self.lease.store.new_layer()?;
+        let root = new.inner.open_layer(new.number)?;
+        let source = Source {
+            input,
+            diff_id: &slot.diff_id,
+            verified,
+        };
+        let extracted =
+            unpack::first_pass(root, source).map_err(|source| Error::Layer { position, source })?;
+        sys::fault!("image.layer-extracted");
+        *lock(&slot.state) = State::Extracted(new, Box::new(extracted));
+        Ok(())
+    }
+
+    /// Makes every layer visible, bottom first, and answers their numbers.
+    ///
+    /// # Errors
+    /// [`Error::Layer`] when a layer was not unpacked or refers to what is not there; [`Error::Io`],
+    /// [`Error::Db`].
+    pub fn finish(self) -> Result<Vec<i64>, Error> {
+        let store = &self.lease.store;
+        let mut numbers: Vec<i64> = Vec::with_capacity(self.slots.len());
+        let mut roots: Vec<OwnedFd> = Vec::with_capacity(self.slots.len());
+        for (position, slot) in self.slots.into_iter().enumerate() {
+            let number = match slot
+                .state
+                .into_inner()
+                .expect("nobody panicked with the lock held")
+            {
+                State::Known(number) => number,
+                State::Missing => return Err(Error::Missing { position }),
+                State::Extracted(new, extracted) => {
+                    let lowers: Vec<&OwnedFd> = roots.iter().rev().collect();
+                    let size = unpack::second_pass::finish(*extracted, &lowers).map_err(|e| {
+                        Error::Layer {
+                            position,
+                            source: UnpackError::Extract(e),
+                        }
+                    })?;
+                    let parent = numbers.last().copied();
+                    let ids = (&slot.diff_id, &slot.chain_id);
+                    store.publish_layer(self.lease, new, ids, parent, size)?
+                }
+            };
+            roots.push(store.inner().open_layer(number)?);
+            numbers.push(number);
+        }
+        Ok(numbers)
+    }
+}
+
+impl Store {
+    fn new_layer(&self) -> Result<NewLayer, Error> {
+        let inner = self.inner();
+        let number = inner.next_layer.fetch_add(1, Ordering::Relaxed);
+        let name = number.to_string();
+        file::make_directory_at(inner.layers.as_fd(), name.as_bytes(), 0o700)
+            .map_err(|source| inner.layer_error("make the layer directory", number, source))?;
+        Ok(NewLayer {
+            inner: Arc::clone(inner),
+            number,
+            published: false,
+        })
+    }
+
+    /// Gives the layer its row. When another load was faster with the same layer, that one is taken.
+    fn publish_layer(
+        &self,
+        lease: &Lease,
+        mut new: NewLayer,
+        (diff_id, chain_id): (&Digest, &Digest),
+        parent: Option<i64>,
+        size_bytes: u64,
+    ) -> Result<i64, Error> {
+        let mut table = self.leases();
+        if let Some(number) = self.lease_layer(&mut table, lease, chain_id)? {
+            return Ok(number);
+        }
+        lease.add_layer(&mut table, new.number);
+        let boot_id = &self.inner().boot_id;
+        self.db().write::<_, Error>(|tx| {
+            tx.execute(
+                "INSERT INTO layers (number, chain_id, diff_id, parent, size_bytes, boot_id)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    new.number,
+                    chain_id.as_str(),
+                    diff_id.as_str(),
+                    parent,
+                    i64::try_from(size_bytes).unwrap_or(i64::MAX),
+                    boot_id
+                ],
+            )?;
+            Ok(())
+        })?;
+        new.published = true;
+        sys::fault!("image.layer-row");
+        Ok(new.number)
+    }
+
+    /// Syncs the file system and marks what was written before as safe. Blocks; one at a time.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Db`]; the layers stay marked as unsafe then.
+    pub fn sync_layers(&self) -> Result<(), Error> {
+        let inner = self.inner();
+        let _one_at_a_time = lock(&inner.syncing);
+        let unsynced: Vec<i64> = self.db().read::<_, Error>(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT number FROM layers WHERE synced = 0")?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })?;
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        file::sync_filesystem(&inner.layers).map_err(|source| Error::Io {
+            operation: "sync the layers in",
+            path: inner.layers_path.clone(),
+            source,
+        })?;
+        sys::fault!("image.layers-synced");
+        self.db().write::<_, Error>(|tx| {
+            let mut statement =
+                tx.prepare_cached("UPDATE layers SET synced = 1 WHERE number = ?1")?;
+            for number in &unsynced {
+                statement.execute([number])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Has [`Store::sync_layers`] done by a thread of its own.
+    pub(crate) fn sync_layers_soon(&self) {
+        let store = self.clone();
+        let thread = std::thread::Builder::new().name("layer-sync".to_owned());
+        let spawned = thread.spawn(move || {
+            if let Err(error) = store.sync_layers() {
+                tracing::warn!(%error, "the layers are synced later");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread to sync the layers");
+        }
+    }
+}
+
+/// A layer as the repair after an unclean boot needs it.
+#[derive(Debug)]
+struct Repair {
+    number: i64,
+    diff_id: Digest,
+    /// Numbers of the layers below, topmost first.
+    below: Vec<i64>,
+}
+
+impl Store {
+    /// Removes directories without a row, and unpacks again what the last boot did not get to disk.
+    pub(crate) fn repair_layers(&self) -> Result<(), Error> {
+        let inner = self.inner();
+        let rows = self.db().read(layer_rows)?;
+        let highest = self.remove_strays(&rows)?;
+        inner.next_layer.store(highest + 1, Ordering::Relaxed);
+        let mut damaged = Vec::new();
+        for row in &rows {
+            let unsafe_boot = !row.synced && row.boot_id != inner.boot_id;
+            if unsafe_boot || inner.open_layer(row.number).is_err() {
+                damaged.push(row.number);
+            }
+        }
+        let mut repairs: Vec<Repair> = damaged
+            .iter()
+            .map(|number| repair_of(&rows, *number))
+            .collect::<Result<_, _>>()?;
+        repairs.sort_by_key(|repair| repair.below.len());
+        for repair in &repairs {
+            self.repair(repair)?;
+        }
+        if rows.iter().any(|row| !row.synced) {
+            self.sync_layers_soon();
+        }
+        Ok(())
+    }
+
+    fn remove_strays(&self, rows: &[LayerRow]) -> Result<i64, Error> {
+        let inner = self.inner();
+        let mut highest = rows.iter().map(|row| row.number).max().unwrap_or(0);
+        let names = file::names_in(inner.layers.as_fd())
+            .map_err(|source| inner.layer_error("list the layers at", 0, source))?;
+        for name in names {
+            let number = std::str::from_utf8(&name)
+                .ok()
+                .and_then(|name| name.parse::<i64>().ok());
+            let Some(number) = number else {
+                tracing::warn!(name = %String::from_utf8_lossy(&name), "no layer, left alone");
+                continue;
+            };
+            highest = highest.max(number);
+            if number != EMPTY_LAYER && !rows.iter().any(|row| row.number == number) {
+                inner.remove_layer_directory(number);
+            }
+        }
+        Ok(highest)
+    }
+
+    fn repair(&self, repair: &Repair) -> Result<(), Error> {
+        let inner = self.inner();
+        let number = repair.number;
+        let blob: Option<String> = self.db().read::<_, Error>(|connection| {
+            let sql = "SELECT blob FROM image_layers WHERE layer = ?1 AND blob IS NOT NULL LIMIT 1";
+            Ok(connection
+                .query_row(sql, [number], |row| row.get(0))
+                .optional()?)
+        })?;
+        let Some(blob) = blob else {
+            tracing::error!(
+                number,
+                "a layer may be damaged, and there is nothing to unpack it from"
+            );
+            return Ok(());
+        };
+        tracing::warn!(
+            number,
+            "unpacking a layer again: the last boot ended before it was on disk"
+        );
+        let blob = inner.content.open_blob(&crate::rows::digest(&blob)?)?;
+        let mut new = self.new_layer()?;
+        let position = repair.below.len();
+        let source = Source {
+            input: Box::new(blob),
+            diff_id: &repair.diff_id,
+            verified: false,
+        };
+        let extracted = unpack::first_pass(inner.open_layer(new.number)?, source)
+            .map_err(|source| Error::Layer { position, source })?;
+        let lowers: Vec<OwnedFd> = repair
+            .below
+            .iter()
+            .map(|number| inner.open_layer(*number))
+            .collect::<Result<_, _>>()?;
+        unpack::second_pass::finish(extracted, &lowers.iter().collect::<Vec<_>>()).map_err(
+            |e| Error::Layer {
+                position,
+                source: UnpackError::Extract(e),
+            },
+        )?;
+        let (from, to) = (new.number.to_string(), number.to_string());
+        let layers = inner.layers.as_fd();
+        let wrap = |source| inner.layer_error("replace the layer", number, source);
+        file::remove_tree(layers, to.as_bytes()).map_err(wrap)?;
+        sys::fault!("image.layer-removed-for-repair");
+        file::rename_at(layers, from.as_bytes(), layers, to.as_bytes()).map_err(wrap)?;
+        new.published = true;
+        sys::fault!("image.layer-repaired");
+        self.db().write::<_, Error>(|tx| {
+            let sql = "UPDATE layers SET synced = 0, boot_id = ?2 WHERE number = ?1";
+            tx.execute(sql, params![number, inner.boot_id])?;
+            Ok(())
+        })
+    }
+}
+
+/// The directory that stands for "no layer": overlayfs wants at least one below.
+pub(crate) const EMPTY_LAYER: i64 = 0;
+
+struct LayerRow {
+    number: i64,
+    parent: Option<i64>,
+    diff_id: String,
+    synced: bool,
+    boot_id: String,
+}
+
+fn layer_rows(connection: &Connection) -> Result<Vec<LayerRow>, Error> {
+    let mut statement =
+        connection.prepare("SELECT number, parent, diff_id, synced, boot_id FROM layers")?;
+    let rows = statement.query_map([], |row| {
+        Ok(LayerRow {
+            number: row.get(0)?,
+            parent: row.get(1)?,
+            diff_id: row.get(2)?,
+            synced: row.get(3)?,
+            boot_id: row.get(4)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn repair_of(rows: &[LayerRow], number: i64) -> Result<Repair, Error> {
+    let row_of = |number: i64| {
+        rows.iter()
+            .find(|row| row.number == number)
+            .expect("a foreign key of the database")
+    };
+    let mut below = Vec::new();
+    let mut parent = row_of(number).parent;
+    while let Some(number) = parent {
+        below.push(number);
+        parent = row_of(number).parent;
+    }
+    let diff_id = crate::rows::digest(&row_of(number).diff_id)?;
+    Ok(Repair {
+        number,
+        diff_id,
+        below,
+    })
+}

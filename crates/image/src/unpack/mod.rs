@@ -1,0 +1,93 @@
+//! Unpacking layers: decompress, hash, untar in one pass, then what needs the layers below.
+//!
+//! Owns how a layer blob becomes a directory. Which directory, and when it becomes visible, is decided by
+//! the store: nothing here touches the database.
+
+pub(crate) mod extract;
+pub(crate) mod overlay;
+pub(crate) mod pax;
+pub(crate) mod pipeline;
+pub mod reader;
+pub(crate) mod second_pass;
+pub(crate) mod sparse;
+
+#[cfg(test)]
+mod evil_tests;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use sys::file::{self, Kind};
+
+use self::extract::{ExtractError, Extracted};
+use self::pipeline::Pipeline;
+use self::reader::Tar;
+use crate::digest::Digest;
+
+/// Why a layer was not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The archive or a file.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
+    /// The uncompressed archive does not have the digest the image names.
+    #[error("expected {expected:?}, got {found:?}", expected = expected.as_str(), found = found.as_str())]
+    DiffId {
+        /// What the image's configuration says.
+        expected: Digest,
+        /// What it is.
+        found: Digest,
+    },
+}
+
+/// The compressed or plain archive of one layer.
+pub(crate) struct Source<'a> {
+    pub(crate) input: Box<dyn Read + Send + 'a>,
+    /// Digest of the uncompressed archive.
+    pub(crate) diff_id: &'a Digest,
+    /// The input was hashed already and is the uncompressed archive itself.
+    pub(crate) verified: bool,
+}
+
+/// First pass: unpacks `source` into the empty directory `root` and verifies its digest.
+///
+/// # Errors
+/// [`UnpackError`]; what was written stays for the caller to remove.
+pub(crate) fn first_pass(root: OwnedFd, source: Source<'_>) -> Result<Extracted, UnpackError> {
+    let Source {
+        input,
+        diff_id,
+        verified,
+    } = source;
+    std::thread::scope(|scope| {
+        let hash = (!verified).then(|| diff_id.algorithm());
+        let mut tar = Tar::new(Pipeline::start(scope, input, hash));
+        let extracted = extract::extract(&mut tar, root)?;
+        let pipeline = tar.finish().map_err(ExtractError::from)?;
+        match pipeline.digest() {
+            Some(found) if found != *diff_id => Err(UnpackError::DiffId {
+                expected: diff_id.clone(),
+                found,
+            }),
+            _ => Ok(extracted),
+        }
+    })
+}
+
+/// Size of the files below a directory as Docker counts it: files and symbolic links, no directories.
+pub(crate) fn tree_size(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<u64> {
+    let directory = file::open_directory_at(parent, name)?;
+    let mut sum = 0_u64;
+    for name in file::names_in(directory.as_fd())? {
+        let stat = file::stat_at(directory.as_fd(), &name)?;
+        sum = sum.saturating_add(match stat.kind {
+            Kind::Directory => tree_size(directory.as_fd(), &name)?,
+            // A file with another name stays when this one goes.
+            _ if stat.links > 1 => 0,
+            _ => stat.size_bytes,
+        });
+    }
+    Ok(sum)
+}
