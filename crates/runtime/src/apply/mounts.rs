@@ -1,0 +1,514 @@
+//! The steps that make a container's root: every path is resolved inside it, every mount goes to a descriptor.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use sys::mount::{self, Attributes, Change, Depth, FsContext, Propagation};
+use sys::path::{self, Filesystem, OpenFlags};
+
+use super::{Context, Doing, Stop};
+use crate::message::Failure;
+use crate::plan::{Bind, Device, MountKind, MountStep, Step};
+
+/// Number of `/dev/null`.
+const NULL: (u32, u32) = (1, 3);
+
+impl Context<'_> {
+    pub(super) fn root_step(&mut self, step: &Step) -> Result<(), Stop> {
+        match step {
+            Step::IsolateMounts => {
+                mount::set_propagation(Path::new("/"), Depth::Recursive, Propagation::Slave)
+                    .doing(|| "make / a slave".to_owned())?;
+            }
+            Step::AttachRoot(slot) => {
+                let root = self.take(*slot)?;
+                path::open_directory(Path::new("/"))
+                    .and_then(|slash| mount::attach(root.as_fd(), slash.as_fd()))
+                    .doing(|| "attach the root file system".to_owned())?;
+                // A copy of a directory of the host is in the host's peer group where / is shared, as systemd makes it:
+                // pivot_root refuses such a mount, and what is mounted on it would appear on the host. By the old call,
+                // since mount_setattr is not in Linux 5.10.
+                sys::process::change_directory_to(root.as_fd())
+                    .and_then(|()| {
+                        mount::set_propagation(Path::new("."), Depth::Recursive, Propagation::Slave)
+                    })
+                    .doing(|| "make the root file system a slave".to_owned())?;
+                self.root = Some(root);
+            }
+            Step::Mount(step) => self.mount(step)?,
+            Step::Device(device) => self.device(device)?,
+            Step::DeviceLinks => self.device_links()?,
+            Step::Pivot => self.pivot()?,
+            Step::RootPropagation(spread) => {
+                let change = Change {
+                    propagation: Some(spread.propagation()),
+                    ..Change::default()
+                };
+                mount::set_attributes(self.root()?, spread.depth(), change)
+                    .doing(|| "set the propagation of the root".to_owned())?;
+            }
+            Step::MakeDirectory(directory) => {
+                path::make_directory(self.root()?, directory, 0o755)
+                    .doing(|| format!("mkdir {}", directory.display()))?;
+            }
+            Step::ReadonlyPath(target) => self.readonly_path(target)?,
+            Step::MaskPath(target) => self.mask_path(target)?,
+            Step::ReadonlyRoot => set(self.root()?, Depth::One, (Attributes::RDONLY.0, 0))
+                .doing(|| "remount the root read-only".to_owned())?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pivot(&mut self) -> Result<(), Failure> {
+        let old = path::open_directory(Path::new("/")).doing(|| "open /".to_owned())?;
+        sys::process::change_directory_to(self.root()?).doing(|| "chdir to the root".to_owned())?;
+        mount::pivot_here(old.as_fd()).doing(|| "pivot_root".to_owned())?;
+        self.root = Some(path::open_directory(Path::new("/")).doing(|| "open /".to_owned())?);
+        Ok(())
+    }
+
+    fn mount(&mut self, step: &MountStep) -> Result<(), Failure> {
+        let result = match &step.kind {
+            MountKind::Bind(bind) => self.bind(step, bind),
+            MountKind::New {
+                filesystem,
+                options,
+            } => self.new_filesystem(step, filesystem, options),
+            MountKind::CgroupV1 { namespace } => self.cgroup_v1(step, *namespace),
+        };
+        result.doing(|| {
+            format!(
+                "error mounting {:?} to rootfs at {:?}",
+                step.source,
+                step.destination.display().to_string()
+            )
+        })
+    }
+
+    fn root_io(&self) -> io::Result<BorrowedFd<'_>> {
+        self.root
+            .as_ref()
+            .map(AsFd::as_fd)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn bind(&mut self, step: &MountStep, bind: &Bind) -> io::Result<()> {
+        let tree = self
+            .take(bind.slot)
+            .map_err(|failure| io::Error::other(failure.message))?;
+        let root = self.root_io()?;
+        let target = if path::object(tree.as_fd())?.is_directory() {
+            path::make_directory(root, &step.destination, 0o755)?
+        } else {
+            path::make_file(root, &step.destination, 0o755)?
+        };
+        refuse_procfs(&target, step, root)?;
+        decorate(tree.as_fd(), step)?;
+        mount::attach(tree.as_fd(), target.as_fd())
+    }
+
+    fn new_filesystem(
+        &self,
+        step: &MountStep,
+        filesystem: &str,
+        options: &[(String, Option<String>)],
+    ) -> io::Result<()> {
+        let root = self.root_io()?;
+        let covers = path::open_in_root(root, &step.destination, OpenFlags::PATH).is_ok();
+        let target = if matches!(filesystem, "proc" | "sysfs") {
+            plain_directory(root, &step.destination)?
+        } else {
+            path::make_directory(root, &step.destination, 0o755)?
+        };
+        let context = FsContext::open(filesystem)?;
+        context.set("source", step.source.as_bytes())?;
+        let mut mode_given = false;
+        for (key, value) in options {
+            mode_given |= key == "mode";
+            match value {
+                Some(value) => context.set(key, value.as_bytes())?,
+                None => context.flag(key)?,
+            }
+        }
+        if filesystem == "tmpfs" && !mode_given && covers {
+            // A tmpfs takes over the mode of the directory it covers, as runc's does; over none it is open to all.
+            let mode = path::object(target.as_fd())?.mode & 0o7777;
+            context.set("mode", format!("{mode:o}").as_bytes())?;
+        }
+        let made = match context.mount(Attributes(step.attributes.0)) {
+            // A user namespace without a cgroup namespace of its own may not mount it: the host's is bound (as runc).
+            Err(error) if filesystem == "cgroup2" && is_refused(&error) => {
+                let at = path::open_directory(Path::new("/"))?;
+                mount::clone_tree(at.as_fd(), Path::new(CGROUP2), Depth::One)?
+            }
+            made => made?,
+        };
+        decorate(made.as_fd(), step)?;
+        mount::attach(made.as_fd(), target.as_fd())
+    }
+
+    fn device(&self, device: &Device) -> Result<(), Failure> {
+        self.try_device(device)
+            .doing(|| format!("error creating device {}", device.path.display()))
+    }
+
+    fn try_device(&self, device: &Device) -> io::Result<()> {
+        let root = self.root_io()?;
+        let parent = device.path.parent().unwrap_or(Path::new("/"));
+        let name = device
+            .path
+            .file_name()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        if device.bind {
+            return bind_device(root, device);
+        }
+        let directory = path::make_directory(root, parent, 0o755)?;
+        match path::make_node(directory.as_fd(), name, device.mode, device.number) {
+            // Not allowed to make devices (a runtime that is itself confined): the host's is bound.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return bind_device(root, device);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            other => other?,
+        }
+        if device.owner != (0, 0) {
+            let look = path::open_strictly(
+                directory.as_fd(),
+                Path::new(name),
+                OpenFlags::PATH | OpenFlags::NOFOLLOW,
+            )?;
+            path::change_owner(look.as_fd(), Some(device.owner.0), Some(device.owner.1))?;
+        }
+        Ok(())
+    }
+
+    fn device_links(&self) -> Result<(), Failure> {
+        let mut links = vec![
+            ("/proc/self/fd", "fd"),
+            ("/proc/self/fd/0", "stdin"),
+            ("/proc/self/fd/1", "stdout"),
+            ("/proc/self/fd/2", "stderr"),
+        ];
+        if std::fs::metadata("/proc/kcore").is_ok() {
+            links.push(("/proc/kcore", "core"));
+        }
+        let make = || -> io::Result<()> {
+            let dev = path::make_directory(self.root_io()?, Path::new("dev"), 0o755)?;
+            for (target, name) in links {
+                path::symlink(target, dev.as_fd(), name)?;
+            }
+            // Whatever the image has there: terminals come from this container's devpts.
+            match path::remove_name(dev.as_fd(), OsStr::new("ptmx")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            path::symlink("pts/ptmx", dev.as_fd(), "ptmx")
+        };
+        make().doing(|| "error creating the links in /dev".to_owned())
+    }
+
+    fn readonly_path(&self, target: &Path) -> Result<(), Failure> {
+        let make = || -> io::Result<()> {
+            let Some(place) = present(self.root_io()?, target)? else {
+                return Ok(());
+            };
+            let copy = mount::clone_tree(place.as_fd(), Path::new(""), Depth::Recursive)?;
+            set(copy.as_fd(), Depth::One, (Attributes::RDONLY.0, 0))?;
+            mount::attach(copy.as_fd(), place.as_fd())?;
+            // Looked up once more: what the container will see is what was made read-only.
+            let seen = path::open_in_root(self.root_io()?, target, OpenFlags::PATH)?;
+            if path::filesystem(seen.as_fd())?.1 {
+                Ok(())
+            } else {
+                Err(io::Error::other("it is still writable"))
+            }
+        };
+        make().doing(|| format!("readonly path {}", target.display()))
+    }
+
+    fn mask_path(&self, target: &Path) -> Result<(), Failure> {
+        let make = || -> io::Result<()> {
+            let root = self.root_io()?;
+            let Some(place) = present(root, target)? else {
+                return Ok(());
+            };
+            let cover = if path::object(place.as_fd())?.is_directory() {
+                let context = FsContext::open("tmpfs")?;
+                context.set("source", b"tmpfs")?;
+                context.set("nr_blocks", b"1")?;
+                context.set("nr_inodes", b"1")?;
+                context.mount(Attributes::RDONLY)?
+            } else {
+                null_cover(root)?
+            };
+            mount::attach(cover.as_fd(), place.as_fd())
+        };
+        make().doing(|| format!("can't mask path {:?}", target.display().to_string()))
+    }
+}
+
+/// A copy of the container's `/dev/null`, only if it is one: the container may share its `/dev` with an attacker.
+fn null_cover(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let null = path::open_in_root(root, Path::new("dev/null"), OpenFlags::PATH)?;
+    let copy = mount::clone_tree(null.as_fd(), Path::new(""), Depth::One)?;
+    if path::object(copy.as_fd())?.is_character_device(NULL) {
+        Ok(copy)
+    } else {
+        Err(io::Error::other(
+            "/dev/null in the container is not the null device",
+        ))
+    }
+}
+
+/// Opens a path of the spec's; one that is not there has nothing to protect.
+fn present(root: BorrowedFd<'_>, target: &Path) -> io::Result<Option<OwnedFd>> {
+    match path::open_in_root(root, target, OpenFlags::PATH) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// proc and sysfs go onto a directory that is named without any symbolic link, or the path would lead a
+/// later write elsewhere (CVE-2019-19921 and its kin).
+fn plain_directory(root: BorrowedFd<'_>, destination: &Path) -> io::Result<OwnedFd> {
+    let made = path::make_directory(root, destination, 0o755)?;
+    let below = destination.strip_prefix("/").unwrap_or(destination);
+    match path::open_without_links(root, below) {
+        Ok(plain) if path::object(plain.as_fd())? == path::object(made.as_fd())? => Ok(plain),
+        Ok(_) | Err(_) => Err(io::Error::other(format!(
+            "{} must be mounted on ordinary directory",
+            destination.display()
+        ))),
+    }
+}
+
+/// Nothing is bound over `/proc` or most of what is in it (runc's checkProcMount).
+fn refuse_procfs(target: &OwnedFd, step: &MountStep, root: BorrowedFd<'_>) -> io::Result<()> {
+    const ALLOWED: [&str; 13] = [
+        "/proc/cpuinfo",
+        "/proc/diskstats",
+        "/proc/meminfo",
+        "/proc/stat",
+        "/proc/swaps",
+        "/proc/uptime",
+        "/proc/loadavg",
+        "/proc/slabinfo",
+        "/proc/net/dev",
+        "/proc/sys/kernel/ns_last_pid",
+        "/proc/sys/crypto/fips_enabled",
+        "/proc/pressure",
+        "/proc/mounts",
+    ];
+    let inside = path::filesystem(target.as_fd())?.0 == Filesystem::Proc
+        && path::filesystem(root)?.0 != Filesystem::Proc;
+    let named = step.destination.to_string_lossy();
+    let named = named.trim_end_matches('/');
+    if inside && named != "/proc" && !ALLOWED.contains(&named) {
+        return Err(io::Error::other(format!(
+            "{:?} cannot be mounted because it is inside /proc",
+            step.destination.display().to_string()
+        )));
+    }
+    Ok(())
+}
+
+/// Gives a detached mount what the spec's options say.
+/// Where every host has cgroup v2.
+const CGROUP2: &str = "/sys/fs/cgroup";
+
+fn is_refused(error: &io::Error) -> bool {
+    // EBUSY: the hierarchy is mounted with options that this namespace may not change.
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ResourceBusy
+    ) || matches!(sys::error::errno(error), Some(1 | 16))
+}
+
+fn decorate(mount: BorrowedFd<'_>, step: &MountStep) -> io::Result<()> {
+    set(mount, Depth::Recursive, step.recursive)?;
+    set(mount, Depth::One, step.attributes)?;
+    for spread in &step.spread {
+        let change = Change {
+            propagation: Some(spread.propagation()),
+            ..Change::default()
+        };
+        mount::set_attributes(mount, spread.depth(), change)?;
+    }
+    Ok(())
+}
+
+fn set(mount: BorrowedFd<'_>, depth: Depth, (set, clear): (u64, u64)) -> io::Result<()> {
+    if set == 0 && clear == 0 {
+        return Ok(());
+    }
+    // A bit of the access-time field cannot be cleared alone: the field is, and gets what is set.
+    let clear = if clear & Attributes::ATIME.0 == 0 {
+        clear
+    } else {
+        clear | Attributes::ATIME.0
+    };
+    let change = Change {
+        set: Attributes(set),
+        clear: Attributes(clear),
+        propagation: None,
+    };
+    mount::set_attributes(mount, depth, change)
+}
+
+fn bind_device(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
+    let source = std::fs::symlink_metadata(&device.path)?;
+    let kind = source.file_type();
+    if !(kind.is_char_device() || kind.is_block_device() || kind.is_fifo()) {
+        return Err(io::Error::other("the host has no such device"));
+    }
+    let at = path::open_directory(Path::new("/"))?;
+    let copy = mount::clone_tree(at.as_fd(), &device.path, Depth::One)?;
+    let target = path::make_file(root, &device.path, 0o000)?;
+    mount::attach(copy.as_fd(), target.as_fd())
+}
+
+/// One v1 hierarchy as this process sees it.
+struct Hierarchy {
+    mounted: PathBuf,
+    /// Mount options that name it.
+    names: Vec<String>,
+}
+
+impl Context<'_> {
+    /// A tmpfs with one directory for each hierarchy, as runc lays it out.
+    fn cgroup_v1(&self, step: &MountStep, namespace: bool) -> io::Result<()> {
+        let root = self.root_io()?;
+        let context = FsContext::open("tmpfs")?;
+        context.set("source", b"tmpfs")?;
+        context.set("mode", b"755")?;
+        let (set, _) = step.attributes;
+        let top = context.mount(Attributes(set & !Attributes::RDONLY.0))?;
+        let target = path::make_directory(root, &step.destination, 0o755)?;
+        mount::attach(top.as_fd(), target.as_fd())?;
+        let own = self.read_proc("self/cgroup")?;
+        for hierarchy in hierarchies(&self.read_proc("self/mountinfo")?) {
+            let Some(name) = hierarchy.mounted.file_name().and_then(OsStr::to_str) else {
+                continue;
+            };
+            let place = path::make_directory(top.as_fd(), Path::new(name), 0o755)?;
+            let made = if namespace {
+                let context = FsContext::open("cgroup")?;
+                context.set("source", b"cgroup")?;
+                for option in &hierarchy.names {
+                    match option.split_once('=') {
+                        Some((key, value)) => {
+                            context.flag("none")?;
+                            context.set(key, value.as_bytes())?;
+                        }
+                        None => context.flag(option)?,
+                    }
+                }
+                context.mount(Attributes(set))?
+            } else {
+                let Some(below) = own_path(&own, &hierarchy.names) else {
+                    continue;
+                };
+                let whole = hierarchy.mounted.join(below.trim_start_matches('/'));
+                let at = path::open_directory(Path::new("/"))?;
+                mount::clone_tree(at.as_fd(), &whole, Depth::One)?
+            };
+            decorate(made.as_fd(), step)?;
+            mount::attach(made.as_fd(), place.as_fd())?;
+            if name.contains(',') {
+                for one in name.split(',') {
+                    path::symlink(name, top.as_fd(), one)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_proc(&self, name: &str) -> io::Result<String> {
+        let proc = self
+            .host_proc()
+            .map_err(|failure| io::Error::other(failure.message))?;
+        let file = path::open_beneath(proc, Path::new(name), OpenFlags::RDONLY)?;
+        io::read_to_string(std::fs::File::from(file))
+    }
+}
+
+/// The v1 hierarchies in a mountinfo, each once.
+fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for line in mountinfo.lines() {
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
+        let mut right = right.split(' ');
+        if right.next() != Some("cgroup") {
+            continue;
+        }
+        let (Some(mounted), Some(options)) = (left.split(' ').nth(4), right.nth(1)) else {
+            continue;
+        };
+        let names: Vec<String> = options
+            .split(',')
+            .filter(|option| {
+                !matches!(
+                    *option,
+                    "rw" | "ro" | "xattr" | "clone_children" | "noprefix"
+                )
+            })
+            .filter(|option| !option.starts_with("release_agent="))
+            .map(str::to_owned)
+            .collect();
+        if !found.iter().any(|known| known.names == names) {
+            found.push(Hierarchy {
+                mounted: PathBuf::from(mounted),
+                names,
+            });
+        }
+    }
+    found
+}
+
+/// Our path in the hierarchy of these names, from `/proc/self/cgroup`.
+fn own_path<'a>(own: &'a str, names: &[String]) -> Option<&'a str> {
+    own.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let controllers = fields.nth(1)?;
+        let below = fields.next()?;
+        controllers
+            .split(',')
+            .any(|controller| names.iter().any(|name| name == controller))
+            .then_some(below)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_are_found_once_with_their_own_options() {
+        let text = "31 30 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
+                    32 30 0:29 / /mnt/again rw - cgroup cgroup rw,cpu,cpuacct\n\
+                    33 30 0:30 / /sys/fs/cgroup/systemd rw - cgroup none rw,xattr,name=systemd\n\
+                    34 30 0:31 / /sys/fs/cgroup/unified rw - cgroup2 none rw\n";
+        let found = hierarchies(text);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].names, ["cpu", "cpuacct"]);
+        assert_eq!(found[1].names, ["name=systemd"]);
+    }
+
+    #[test]
+    fn own_path_goes_by_controller_or_name() {
+        let own = "3:cpu,cpuacct:/cooper/x\n1:name=systemd:/y\n0::/z\n";
+        assert_eq!(
+            own_path(own, &["cpu".into(), "cpuacct".into()]),
+            Some("/cooper/x")
+        );
+        assert_eq!(own_path(own, &["name=systemd".into()]), Some("/y"));
+        assert_eq!(own_path(own, &["pids".into()]), None);
+    }
+}

@@ -1,0 +1,450 @@
+//! From a plan to a child that waits: opening what the plan names, making the process, and the first words with it.
+//!
+//! Three ways lead to one child: a direct clone3; a process in between that joins namespaces first (it cannot be in
+//! a pid namespace it joins, only its children are); and the stub, which is such a process made ahead of time.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use sys::bpf::SockFilter;
+use sys::mount::{self, Depth};
+use sys::namespace::{self, Set};
+use sys::path::OpenFlags;
+use sys::process::{self, CloneRequest};
+
+use crate::apply::{self, Applied};
+use crate::message::{self, Failure, Report};
+use crate::plan::{Join, Mapping, Plan, Source};
+use crate::stub::Stub;
+use crate::{Error, Io, Rootfs, cgroup, seccomp};
+
+/// What is launched.
+#[derive(Debug)]
+pub(crate) struct Launch<'a> {
+    /// The plan.
+    pub(crate) plan: &'a Plan,
+    /// The seccomp program and its flags.
+    pub(crate) seccomp: &'a (Vec<SockFilter>, u32),
+    /// The descriptors by slot.
+    pub(crate) files: Vec<OwnedFd>,
+    /// The cgroup the child is in before it does anything.
+    pub(crate) cgroup: &'a cgroup::Cgroup,
+    /// A process that is already there.
+    pub(crate) stub: Option<Stub>,
+    /// What runc says it was doing, before a failure of the child.
+    pub(crate) during: &'static str,
+}
+
+/// A child, and the channel to it.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) channel: OwnedFd,
+    during: &'static str,
+}
+
+/// A failure on the caller's side.
+pub(crate) fn host(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let operation = operation.into();
+    move |source| Error::Host { operation, source }
+}
+
+/// What the sources of a plan are opened from, beside the host.
+#[derive(Debug)]
+pub(crate) struct Given<'a> {
+    pub(crate) io: Io,
+    pub(crate) rootfs: Option<&'a Rootfs>,
+    pub(crate) network: Option<OwnedFd>,
+    pub(crate) gate: Option<BorrowedFd<'a>>,
+}
+
+/// Opens what a plan names, in the order of its slots.
+pub(crate) fn open_sources(plan: &Plan, given: Given<'_>) -> Result<Vec<OwnedFd>, Error> {
+    let mut streams = match given.io {
+        Io::Pipes {
+            stdin,
+            stdout,
+            stderr,
+        } => [Some(stdin), Some(stdout), Some(stderr)],
+        Io::Terminal { .. } => [None, None, None],
+    };
+    let mut network = given.network;
+    let missing = |what: &str| Error::Spec(format!("{what} is missing"));
+    plan.sources
+        .iter()
+        .map(|source| match source {
+            Source::Stream(number) => streams
+                .get_mut(usize::from(*number))
+                .and_then(Option::take)
+                .ok_or_else(|| missing("a standard stream")),
+            Source::Rootfs => open_rootfs(
+                given
+                    .rootfs
+                    .ok_or_else(|| missing("the root file system"))?,
+            ),
+            Source::Network => network
+                .take()
+                .ok_or_else(|| missing("the network namespace")),
+            Source::Namespace(path) => sys::path::open(path, OpenFlags::RDONLY)
+                .map_err(host(format!("open namespace {}", path.display()))),
+            Source::Tree { path, recursive } => {
+                let depth = if *recursive {
+                    Depth::Recursive
+                } else {
+                    Depth::One
+                };
+                tree(path, depth).map_err(|error| bind_failure(path, &error))
+            }
+            Source::Proc => {
+                sys::path::open_directory(Path::new("/proc")).map_err(host("open /proc"))
+            }
+            Source::Gate => given
+                .gate
+                .ok_or_else(|| missing("the gate"))?
+                .try_clone_to_owned()
+                .map_err(host("copy the gate")),
+        })
+        .collect()
+}
+
+fn tree(path: &Path, depth: Depth) -> io::Result<OwnedFd> {
+    let at = sys::path::open_directory(Path::new("/"))?;
+    mount::clone_tree(at.as_fd(), path, depth)
+}
+
+/// A bind source that cannot be had reads as runc says it.
+fn bind_failure(path: &Path, error: &io::Error) -> Error {
+    let what = format!(
+        "error mounting {:?}: bind source",
+        path.display().to_string()
+    );
+    Failure::new(what, error).into_error("error during container init: ")
+}
+
+fn open_rootfs(rootfs: &Rootfs) -> Result<OwnedFd, Error> {
+    match rootfs {
+        Rootfs::Directory { path } => tree(path, Depth::Recursive).map_err(host(format!(
+            "open the root file system {}",
+            path.display()
+        ))),
+        Rootfs::Overlay(overlay) => sys::overlay::mount(
+            &sys::overlay::Request {
+                layers: &overlay.layers,
+                lower: &overlay.lower,
+                upper: Some((&overlay.upper, &overlay.work)),
+            },
+            None,
+        )
+        .map_err(host(format!(
+            "mount the overlay at {}",
+            overlay.upper.display()
+        ))),
+    }
+}
+
+/// Compiles the policy of a spec; without one the program is empty and no step loads it.
+pub(crate) fn program(spec: &crate::oci::Spec) -> Result<(Vec<SockFilter>, u32), Error> {
+    let policy = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref());
+    let Some(policy) = policy else {
+        return Ok((Vec::new(), 0));
+    };
+    let program = seccomp::compile_cached(policy)?;
+    if program.needs_listener() {
+        return Err(Error::Spec(
+            "seccomp listeners are not supported".to_owned(),
+        ));
+    }
+    Ok((program.instructions().to_vec(), program.flags()))
+}
+
+/// Makes the child and lets it begin; it is inside its cgroup then.
+pub(crate) fn launch(
+    launch: Launch<'_>,
+    (ours, theirs): (OwnedFd, OwnedFd),
+) -> Result<Launched, Error> {
+    let Launch {
+        plan,
+        seccomp,
+        files,
+        cgroup,
+        stub,
+        during,
+    } = launch;
+    let between = !plan.joins_before.is_empty();
+    if let Some(stub) = stub {
+        let pid = stub.make(plan, seccomp, &files, theirs, ours.as_fd())?;
+        drop(files);
+        return begun(pid, ours, plan, during);
+    }
+    let way = Way::open(cgroup)?;
+    let awaits_maps = plan.mappings.is_some();
+    let request = CloneRequest {
+        namespaces: if between {
+            Set::default()
+        } else {
+            Set::from_bits(plan.begins)
+        },
+        cgroup: way.clone_into(),
+        sibling: false,
+    };
+    let child = process::clone(request, || {
+        if let Err(error) = way.enter() {
+            let failure = Failure::new("unable to join the cgroup", &error);
+            return i32::from(message::send(theirs.as_fd(), &Report::Failed(failure)).is_err());
+        }
+        if between {
+            return between_main(plan, seccomp, files, theirs);
+        }
+        apply::run(Applied {
+            plan,
+            seccomp,
+            files,
+            channel: theirs,
+            await_caller: awaits_maps,
+        })
+    })
+    .map_err(host("clone3"))?;
+    let first = Guard(Some(child.pidfd));
+    if between {
+        let pid = pid_of_child(ours.as_fd(), during)?;
+        first.reap()?;
+        return begun(pid, ours, plan, during);
+    }
+    if awaits_maps {
+        write_maps(child.pid, plan)?;
+        say_continue(ours.as_fd())?;
+    }
+    Ok(Launched {
+        pid: child.pid,
+        pidfd: first.keep()?,
+        channel: ours,
+        during,
+    })
+}
+
+fn say_continue(channel: BorrowedFd<'_>) -> Result<(), Error> {
+    sys::channel::send(channel, &[message::CONTINUE], &[]).map_err(|_| Error::Died)
+}
+
+/// The way into a cgroup: born in it on v2, by an own step before anything else on v1.
+#[derive(Debug)]
+pub(crate) struct Way<'a> {
+    cgroup: &'a cgroup::Cgroup,
+    entry: Option<cgroup::Entry>,
+}
+
+impl<'a> Way<'a> {
+    pub(crate) fn open(cgroup: &'a cgroup::Cgroup) -> Result<Self, Error> {
+        let entry = match cgroup.clone_into() {
+            Some(_) => None,
+            None => Some(cgroup.entry()?),
+        };
+        Ok(Self { cgroup, entry })
+    }
+
+    pub(crate) fn clone_into(&self) -> Option<BorrowedFd<'_>> {
+        self.cgroup.clone_into()
+    }
+
+    /// Run by the new process itself.
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        self.entry.as_ref().map_or(Ok(()), cgroup::Entry::enter)
+    }
+}
+
+/// The pid that the process in between, or the stub, reports.
+pub(crate) fn pid_of_child(channel: BorrowedFd<'_>, during: &str) -> Result<u32, Error> {
+    match message::receive(channel).map_err(host("hear from the child"))? {
+        Report::Pid(pid) => Ok(pid),
+        Report::Failed(failure) => Err(failure.into_error(during)),
+        _ => Err(Error::Died),
+    }
+}
+
+/// A child made by another process has said its pid; it is ours, and not reaped, so the pid is still its.
+fn begun(pid: u32, channel: OwnedFd, plan: &Plan, during: &'static str) -> Result<Launched, Error> {
+    let pidfd = process::open_pidfd(pid).map_err(host("open the pidfd of the child"))?;
+    let guard = Guard(Some(pidfd));
+    if plan.mappings.is_some() {
+        write_maps(pid, plan)?;
+    } else if let Some(score) = plan.oom_score_by_parent {
+        write_oom_score(pid, score)?;
+    }
+    say_continue(channel.as_fd())?;
+    Ok(Launched {
+        pid,
+        pidfd: guard.keep()?,
+        channel,
+        during,
+    })
+}
+
+fn write_oom_score(pid: u32, score: i32) -> Result<(), Error> {
+    write_proc(pid, "oom_score_adj", &score.to_string())
+}
+
+fn write_proc(pid: u32, name: &str, text: &str) -> Result<(), Error> {
+    let path = format!("/proc/{pid}/{name}");
+    sys::path::open(Path::new(&path), OpenFlags::WRONLY)
+        .and_then(|file| sys::path::write_once(file.as_fd(), text.as_bytes()))
+        .map_err(host(format!("write {path}")))
+}
+
+fn write_maps(pid: u32, plan: &Plan) -> Result<(), Error> {
+    if let Some(score) = plan.oom_score_by_parent {
+        write_oom_score(pid, score)?;
+    }
+    let Some((uids, gids)) = &plan.mappings else {
+        return Ok(());
+    };
+    let text = |lines: &[Mapping]| -> String {
+        lines
+            .iter()
+            .map(|line| format!("{} {} {}\n", line.inside, line.outside, line.count))
+            .collect()
+    };
+    write_proc(pid, "gid_map", &text(gids))?;
+    write_proc(pid, "uid_map", &text(uids))
+}
+
+/// The process in between: joins, makes the child as a sibling, reports its pid, ends.
+pub(crate) fn between_main(
+    plan: &Plan,
+    seccomp: &(Vec<SockFilter>, u32),
+    files: Vec<OwnedFd>,
+    channel: OwnedFd,
+) -> i32 {
+    let result = between(plan, seccomp, files, channel.as_fd());
+    let report = match result {
+        Ok(pid) => Report::Pid(pid),
+        Err(failure) => Report::Failed(failure),
+    };
+    i32::from(message::send(channel.as_fd(), &report).is_err())
+}
+
+fn between(
+    plan: &Plan,
+    seccomp: &(Vec<SockFilter>, u32),
+    files: Vec<OwnedFd>,
+    channel: BorrowedFd<'_>,
+) -> Result<u32, Failure> {
+    // Nobody in the namespaces about to be joined may look at or trace what follows.
+    process::set_not_dumpable().map_err(|error| Failure::new("set not dumpable", &error))?;
+    for Join { slot, kinds } in &plan.joins_before {
+        let fd = files.get(*slot).ok_or_else(|| Failure {
+            message: "the descriptor of a namespace is missing".to_owned(),
+            errno: None,
+        })?;
+        namespace::join(fd.as_fd(), Set::from_bits(*kinds))
+            .map_err(|error| Failure::new("join the namespaces of the container", &error))?;
+    }
+    let theirs = channel
+        .try_clone_to_owned()
+        .map_err(|error| Failure::new("copy the channel", &error))?;
+    let request = CloneRequest {
+        namespaces: Set::from_bits(plan.begins),
+        cgroup: None,
+        sibling: true,
+    };
+    let child = process::clone(request, || {
+        apply::run(Applied {
+            plan,
+            seccomp,
+            files,
+            channel: theirs,
+            await_caller: true,
+        })
+    })
+    .map_err(|error| Failure::new("clone3", &error))?;
+    Ok(child.pid)
+}
+
+/// A child that is killed and reaped unless it is kept.
+#[derive(Debug)]
+pub(crate) struct Guard(pub(crate) Option<OwnedFd>);
+
+impl Guard {
+    pub(crate) fn keep(mut self) -> Result<OwnedFd, Error> {
+        self.0.take().ok_or(Error::Died)
+    }
+
+    pub(crate) fn reap(mut self) -> Result<(), Error> {
+        if let Some(pidfd) = self.0.take() {
+            process::wait(pidfd.as_fd()).map_err(host("wait for the process in between"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(pidfd) = self.0.take() {
+            end(pidfd.as_fd());
+        }
+    }
+}
+
+/// Kills and reaps a child that is not to be.
+pub(crate) fn end(pidfd: BorrowedFd<'_>) {
+    match process::send_signal(pidfd, SIGKILL).and_then(|()| process::wait(pidfd)) {
+        Ok(_) | Err(_) => {} // it is gone already, which is what was wanted
+    }
+}
+
+const SIGKILL: i32 = 9;
+
+impl Launched {
+    /// Waits until the child is ready; gives the master of its terminal. The child is ended on an error.
+    pub(crate) fn until_ready(
+        &self,
+        hooks: &mut dyn FnMut(u32) -> Result<(), Error>,
+    ) -> Result<Option<OwnedFd>, Error> {
+        let mut terminal = None;
+        let result = loop {
+            match message::receive(self.channel.as_fd()) {
+                Ok(Report::Terminal(master)) => terminal = Some(master),
+                Ok(Report::Hooks) => {
+                    if let Err(error) =
+                        hooks(self.pid).and_then(|()| say_continue(self.channel.as_fd()))
+                    {
+                        break Err(error);
+                    }
+                }
+                Ok(Report::Ready) => break Ok(()),
+                Ok(Report::Failed(failure)) => break Err(failure.into_error(self.during)),
+                Ok(Report::Gone | Report::Pid(_) | Report::Announced) => break Err(Error::Died),
+                Err(source) => {
+                    break Err(host("hear from the child")(source));
+                }
+            }
+        };
+        match result {
+            Ok(()) => Ok(terminal),
+            Err(error) => {
+                end(self.pidfd.as_fd());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Lets a waiting child go on to its program, and returns when it runs.
+pub(crate) fn start(channel: BorrowedFd<'_>, during: &str) -> Result<(), Error> {
+    sys::channel::send(channel, &[message::START], &[]).map_err(|_| Error::Died)?;
+    let mut announced = false;
+    loop {
+        match message::receive(channel).map_err(host("hear from the child"))? {
+            Report::Announced => announced = true,
+            Report::Failed(failure) => return Err(failure.into_error(during)),
+            Report::Gone if announced => return Ok(()),
+            Report::Gone | Report::Pid(_) | Report::Terminal(_) | Report::Hooks | Report::Ready => {
+                return Err(Error::Died);
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What a container must not get at: seccomp, our own binary, keyrings, descriptors as directories.
+
+use std::fs;
+
+use serde_json::json;
+
+#[test]
+fn seccomp_refuses_what_the_policy_denies() {
+    each!(bundle, {
+        bundle.spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [
+                {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95},
+                {"names": ["sethostname"], "action": "SCMP_ACT_ERRNO"},
+            ],
+        });
+        let script = "grep -E '^Seccomp:' /proc/self/status | awk '{print $2}'; \
+                      mkdir /tmp/d 2>&1 | grep -o 'not supported'; touch /tmp/f && echo touch";
+        assert_eq!(bundle.says(script), "2\nnot supported\ntouch");
+        bundle.sleeping();
+        assert_eq!(bundle.exec_says(script), "2\nnot supported\ntouch");
+    });
+}
+
+#[test]
+fn seccomp_works_with_no_new_privileges_and_without_capabilities() {
+    each!(bundle, {
+        bundle.spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+        });
+        bundle.spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+        bundle.spec["process"]["capabilities"] = json!({});
+        let script = "grep -E '^Seccomp:' /proc/self/status | awk '{print $2}'; \
+                      mkdir /tmp/d 2>/dev/null || echo refused";
+        assert_eq!(bundle.says(script), "2\nrefused");
+        bundle.spec["process"]["noNewPrivileges"] = json!(true);
+        assert_eq!(bundle.says(script), "2\nrefused");
+    });
+}
+
+#[test]
+fn without_a_policy_there_is_no_seccomp() {
+    each!(bundle, {
+        assert_eq!(
+            bundle.says("grep -E '^Seccomp:' /proc/self/status | awk '{print $2}'"),
+            "0"
+        );
+    });
+}
+
+/// CVE-2019-5736: the runtime's binary, seen from inside as a process's `exe`, must not be writable.
+#[test]
+fn the_runtimes_binary_cannot_be_written_from_inside() {
+    each!(bundle, {
+        let mut all = super::support::CAPABILITIES.to_vec();
+        all.push("CAP_SYS_PTRACE");
+        for set in ["bounding", "effective", "permitted"] {
+            bundle.spec["process"]["capabilities"][set] = json!(all);
+        }
+        // Whatever process appears: its exe is opened for writing, again and again, until the marker says stop.
+        let script = "while ! test -e /tmp/stop; do for p in /proc/[0-9]*; do \
+                      t=$(readlink $p/exe); case \"$t\" in /bin/busybox|'') ;; *) \
+                      echo \"$t\" >> /tmp/seen; (: >> $p/exe) 2>/dev/null && echo WRITABLE >> /tmp/seen ;; esac; \
+                      done; done; echo done";
+        bundle.args(&["/bin/sh", "-c", script]);
+        assert_eq!(bundle.create().code, 0);
+        bundle.start().text();
+        for _ in 0..20 {
+            bundle.exec(&["/bin/true"]).text();
+        }
+        fs::write(bundle.root("tmp/stop"), "").unwrap();
+        bundle.await_status("stopped");
+        let seen = fs::read_to_string(bundle.root("tmp/seen")).unwrap_or_default();
+        assert!(!seen.contains("WRITABLE"), "{seen}");
+        assert_eq!(bundle.output(), "done\n");
+    });
+}
+
+/// The container's program is the runtime's own binary: what runs then is not writable either.
+#[test]
+fn an_entry_point_of_proc_self_exe_gives_no_write_access() {
+    each!(bundle, {
+        bundle.args(&["/proc/self/exe"]);
+        let program = bundle.command(&[]).get_program().to_owned();
+        let before = fs::read(&program).unwrap();
+        assert_ne!(bundle.run().code, 0);
+        assert_eq!(fs::read(&program).unwrap(), before);
+    });
+}
+
+/// CVE-2024-21626: a descriptor of the runtime's as the working directory.
+#[test]
+fn no_descriptor_serves_as_a_working_directory() {
+    each!(bundle, {
+        for number in 3..12 {
+            bundle.spec["process"]["cwd"] = json!(format!("/proc/self/fd/{number}"));
+            let ended = bundle.sh("pwd; ls /");
+            assert!(
+                ended.code != 0 || !ended.out.contains("sys/fs"),
+                "{number}: {ended:?}"
+            );
+            let escaped = ended
+                .out
+                .lines()
+                .next()
+                .is_some_and(|line| line.starts_with("(unreachable)"));
+            assert!(!escaped, "{number}: {ended:?}");
+        }
+        bundle.spec["process"]["cwd"] = json!("/");
+        bundle.sleeping();
+        for number in 3..12 {
+            let directory = format!("/proc/self/fd/{number}");
+            let ended = bundle.call(&["exec", "--cwd", &directory, &bundle.id, "/bin/pwd"]);
+            assert_ne!(ended.code, 0, "{number}: {ended:?}");
+        }
+    });
+}
+
+#[test]
+fn the_container_has_a_session_keyring_of_its_own() {
+    each!(bundle, {
+        let script = "test -r /proc/keys && cat /proc/keys | wc -l";
+        bundle.spec["linux"]["maskedPaths"] = json!([]);
+        let keys = bundle.says("cat /proc/keys");
+        assert!(keys.contains("_ses"), "{keys}");
+        assert!(!bundle.says(script).is_empty());
+    });
+}
+
+#[test]
+fn terminals_and_devices_that_were_not_given_cannot_be_opened() {
+    each!(bundle, {
+        let said = bundle.says(
+            "mknod /tmp/disk b 254 0 && (head -c 1 /tmp/disk >/dev/null) 2>/dev/null || echo refused; \
+             mknod /tmp/kmsg c 1 11 && (head -c 1 /tmp/kmsg >/dev/null) 2>/dev/null || echo refused; \
+             mknod /tmp/zero c 1 5 && head -c 1 /tmp/zero | wc -c",
+        );
+        assert_eq!(said, "refused\nrefused\n1");
+    });
+}
+
+#[test]
+fn a_giant_or_special_passwd_does_not_hang_the_start() {
+    each!(bundle, {
+        fs::remove_file(bundle.root("etc/passwd")).unwrap();
+        if bundle.runtime.is_ours() {
+            let giant = fs::File::create(bundle.root("etc/passwd")).unwrap();
+            giant.set_len(10 << 30).unwrap();
+            assert_eq!(bundle.says("echo $HOME"), "/");
+            fs::remove_file(bundle.root("etc/passwd")).unwrap();
+        }
+        std::os::unix::fs::symlink("/dev/null", bundle.root("etc/passwd")).unwrap();
+        assert_eq!(bundle.says("echo $HOME"), "/");
+    });
+}
