@@ -1,0 +1,564 @@
+//! Pull: from a reference to an image in the store. The tag moves last.
+//!
+//! ```text
+//! endpoints in order ─▶ manifest (of our platform) ─▶ configuration
+//!     ─▶ three downloads at a time ──┐ blob in the store
+//!     unpackers, one a core  ◀───────┘ ─▶ second pass ─▶ blobs synced ─▶ one transaction: image and names
+//! ```
+//!
+//! The future is the pull: dropped (the client left), its downloads end at once and its unpackers at their next
+//! read; what is complete in the store is garbage when the lease ends, beginnings of blobs wait to be resumed.
+
+mod download;
+mod unpack;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use image::manifest::{self, Descriptor, Manifest, ManifestError, Platform};
+use image::{Digest, ImageConfig, Lease, NewImage, Reference, Store};
+use tokio::sync::mpsc::Sender;
+
+use crate::auth::Credentials;
+use crate::dns::Resolver;
+use crate::endpoint::{self, Scheme, Settings};
+use crate::progress::{Gone, Progress};
+use crate::remote::{self, Document, Remote};
+use crate::transport::{self, Transport};
+
+/// Why a pull failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The registry has no such image; the text is Docker's.
+    #[error("manifest for {reference} not found: {source}")]
+    NotFound {
+        /// As the user wrote it.
+        reference: String,
+        /// The registry's words.
+        #[source]
+        source: remote::Error,
+    },
+    /// The registry does not let us; the text is Docker's.
+    #[error(
+        "pull access denied for {name}, repository does not exist or may require 'docker login': {source}"
+    )]
+    Denied {
+        /// The repository as the user wrote it.
+        name: String,
+        /// The registry's words.
+        #[source]
+        source: remote::Error,
+    },
+    /// The registry failed.
+    #[error(transparent)]
+    Remote(#[from] remote::Error),
+    /// The registry has no such repository; the text is Docker's.
+    #[error("repository {name} not found: {source}")]
+    NoRepository {
+        /// The repository as the user wrote it.
+        name: String,
+        /// The registry's words.
+        #[source]
+        source: remote::Error,
+    },
+    /// Nothing answers there.
+    #[error("Get \"{url}\": {why}")]
+    Unreachable {
+        /// What was asked for in the last try.
+        url: String,
+        /// In Go's words where they are known.
+        why: String,
+        /// What happened.
+        #[source]
+        source: Box<remote::Error>,
+    },
+    /// The registry does not accept the credentials; the text is Docker's.
+    #[error("Get \"{url}\": {source}")]
+    LoginRefused {
+        /// What was asked for.
+        url: String,
+        /// The registry's words.
+        #[source]
+        source: remote::Error,
+    },
+    /// The manifest or index is malformed, or there is none for this machine.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The manifest and its configuration contradict each other.
+    #[error(
+        "invalid rootfs in image configuration: {layers} layers in the manifest, {diff_ids} in the configuration"
+    )]
+    RootFs {
+        /// In the manifest.
+        layers: usize,
+        /// In the configuration.
+        diff_ids: usize,
+    },
+    /// The image is for another system.
+    #[error("image operating system {0:?} cannot be used on this platform")]
+    OperatingSystem(String),
+    /// A blob is not what its digest names, or longer than announced.
+    #[error("filesystem layer verification failed for digest {0}")]
+    Verification(Digest),
+    /// The store could not take it.
+    #[error(transparent)]
+    Store(#[from] image::Error),
+    /// The client left.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    /// A thread of ours panicked; the pull is over, the daemon is not.
+    #[error("the pull stopped: a worker failed")]
+    Worker,
+}
+
+/// Pulls images into one store.
+#[derive(Clone, Debug)]
+pub struct Puller {
+    store: Store,
+    transport: Transport,
+    resolver: Resolver,
+}
+
+/// What is to be pulled.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The image; without tag and digest, `latest` is meant.
+    pub reference: Reference,
+    /// The platform; absent: this machine's.
+    pub platform: Option<Platform>,
+    /// Who is asking.
+    pub credentials: Credentials,
+}
+
+/// What was pulled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// The image.
+    pub id: Digest,
+    /// Of the manifest or index that the reference names.
+    pub digest: Digest,
+    /// Whether the reference named the same image before.
+    pub up_to_date: bool,
+}
+
+impl Puller {
+    /// A puller into `store`.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn new(store: Store, resolver: Resolver) -> Result<Self, transport::Error> {
+        Ok(Self {
+            store,
+            transport: Transport::new(resolver.clone())?,
+            resolver,
+        })
+    }
+
+    /// Pulls one image and tells how it goes. Cancelled when dropped.
+    ///
+    /// # Errors
+    /// [`enum@Error`]; nothing is visible then, and the tag is where it was.
+    pub async fn pull(
+        &self,
+        request: &Request,
+        settings: &Settings,
+        progress: &Sender<Progress>,
+    ) -> Result<Pulled, Error> {
+        let reference = request.reference.clone().or_latest();
+        let (remotes, mut tries) = self.remotes(request, settings).await;
+        for remote in remotes {
+            let tag = reference.tag().unwrap_or_default();
+            match remote.manifest(tag, reference.digest()).await {
+                Ok(document) => {
+                    let remote = Arc::new(remote);
+                    let pulled = self
+                        .image(&reference, &remote, document, request, progress)
+                        .await?;
+                    let name = request.reference.familiar();
+                    conclude(progress, pulled.up_to_date, &name).await?;
+                    return Ok(pulled);
+                }
+                Err(error) if tries.goes_on(&remote, &error) => tries.last = Some((remote, error)),
+                Err(error) => return Err(tries.explain(&reference, &remote, error)),
+            }
+        }
+        Err(tries.give_up(&reference))
+    }
+
+    /// Pulls every tag of the repository, one after the other.
+    ///
+    /// # Errors
+    /// [`enum@Error`]; tags before the one that failed are there.
+    pub async fn pull_all(
+        &self,
+        request: &Request,
+        settings: &Settings,
+        progress: &Sender<Progress>,
+    ) -> Result<Vec<Pulled>, Error> {
+        let (remotes, mut tries) = self.remotes(request, settings).await;
+        for remote in remotes {
+            match remote.tags().await {
+                Ok(tags) => return self.tags(&Arc::new(remote), tags, request, progress).await,
+                Err(error) if tries.goes_on(&remote, &error) => tries.last = Some((remote, error)),
+                Err(source @ remote::Error::NotFound { .. }) => {
+                    let name = request.reference.familiar_name();
+                    return Err(Error::NoRepository { name, source });
+                }
+                Err(error) => return Err(tries.explain(&request.reference, &remote, error)),
+            }
+        }
+        Err(tries.give_up(&request.reference))
+    }
+
+    async fn tags(
+        &self,
+        remote: &Arc<Remote>,
+        tags: Vec<String>,
+        request: &Request,
+        progress: &Sender<Progress>,
+    ) -> Result<Vec<Pulled>, Error> {
+        let mut all = Vec::with_capacity(tags.len());
+        for tag in tags {
+            // A tag that Docker could not name is not pulled by it either.
+            let Ok(reference) = request.reference.with_tag(&tag) else {
+                tracing::warn!(tag, "the registry lists a tag that is none");
+                continue;
+            };
+            let document = remote.manifest(&tag, None).await?;
+            let pulled = self.image(&reference, remote, document, request, progress);
+            all.push(pulled.await?);
+        }
+        let up_to_date = all.iter().all(|pulled| pulled.up_to_date);
+        conclude(progress, up_to_date, &request.reference.familiar_name()).await?;
+        Ok(all)
+    }
+
+    /// Pulls what `document` describes and names it `reference`.
+    async fn image(
+        &self,
+        reference: &Reference,
+        remote: &Arc<Remote>,
+        document: Document,
+        request: &Request,
+        progress: &Sender<Progress>,
+    ) -> Result<Pulled, Error> {
+        let from = document.digest.clone();
+        let tag = reference
+            .tag()
+            .map_or_else(|| from.to_string(), str::to_owned);
+        tell(
+            progress,
+            Some(tag),
+            format!("Pulling from {}", reference.path()),
+        )
+        .await?;
+        let lease = Arc::new(self.store.lease());
+        self.keep(&lease, &document).await?;
+        let (manifest_digest, manifest) = self.choose(&lease, remote, document, request).await?;
+        let config = self.configuration(&lease, remote, &manifest).await?;
+        if config.rootfs.diff_ids.len() != manifest.layers.len() {
+            let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+            return Err(Error::RootFs { layers, diff_ids });
+        }
+        if config.operating_system() != "linux" {
+            return Err(Error::OperatingSystem(config.operating_system().to_owned()));
+        }
+        let id = manifest.config.digest.clone();
+        let before = self.current(reference).await?;
+        let mut names = vec![reference.with_digest(from.clone())];
+        names.extend(reference.digest().is_none().then(|| reference.clone()));
+        let image = NewImage {
+            id: id.clone(),
+            config: Arc::new(config),
+            manifest: Some(manifest_digest),
+            parent: None,
+            layers: Vec::new(),
+            names,
+        };
+        let known = before.as_ref() == Some(&id);
+        self.layers(lease, Arc::clone(remote), manifest, image, progress)
+            .await?;
+        tell(progress, None, format!("Digest: {from}")).await?;
+        Ok(Pulled {
+            id,
+            digest: from,
+            up_to_date: known,
+        })
+    }
+
+    /// The ways to reach the repository, in the order to try them.
+    async fn remotes(&self, request: &Request, settings: &Settings) -> (Vec<Remote>, Tries) {
+        let reference = &request.reference;
+        // A name that does not resolve is reported by the request itself, with the right words.
+        let addresses = self
+            .resolver
+            .lookup(endpoint::host_name(reference.domain()))
+            .await
+            .unwrap_or_default();
+        let endpoints = endpoint::endpoints(reference.domain(), &addresses, settings);
+        let remote = |endpoint| {
+            Remote::new(
+                self.transport.clone(),
+                endpoint,
+                reference.domain(),
+                reference.path(),
+                &request.credentials,
+            )
+        };
+        let tries = Tries {
+            addresses,
+            last: None,
+        };
+        (endpoints.into_iter().map(remote).collect(), tries)
+    }
+
+    /// Checks credentials with a registry (`docker login`).
+    ///
+    /// # Errors
+    /// [`enum@Error`].
+    pub async fn log_in(
+        &self,
+        domain: &str,
+        credentials: &Credentials,
+        settings: &Settings,
+    ) -> Result<(), Error> {
+        let host = endpoint::host_name(domain);
+        let addresses = self.resolver.lookup(host).await.unwrap_or_default();
+        let endpoints = endpoint::endpoints(domain, &addresses, settings);
+        let mut tries = Tries {
+            addresses,
+            last: None,
+        };
+        for endpoint in endpoints.into_iter().filter(|endpoint| !endpoint.mirror) {
+            let remote = Remote::new(self.transport.clone(), endpoint, domain, "", credentials);
+            match remote.check().await {
+                Ok(()) => return Ok(()),
+                Err(error) if tries.goes_on(&remote, &error) => tries.last = Some((remote, error)),
+                Err(error) => return Err(tries.login_failed(&remote, error)),
+            }
+        }
+        let (remote, error) = tries.last.take().expect("there is always an endpoint");
+        Err(tries.login_failed(&remote, error))
+    }
+
+    /// Goes from an index to the manifest for the platform.
+    async fn choose(
+        &self,
+        lease: &Arc<Lease>,
+        remote: &Remote,
+        mut document: Document,
+        request: &Request,
+    ) -> Result<(Digest, Manifest), Error> {
+        let platform = request.platform.clone().unwrap_or_else(Platform::host);
+        for _ in 0..manifest::INDEX_DEPTH_MAX {
+            let served_as =
+                (!document.media_type.is_empty()).then_some(document.media_type.as_str());
+            match manifest::Document::parse(&document.bytes, served_as)? {
+                manifest::Document::Manifest(manifest) => return Ok((document.digest, manifest)),
+                manifest::Document::Index(index) => {
+                    let chosen = index.choose(&platform)?;
+                    let entry = chosen.first().expect("choose answers at least one entry");
+                    document = remote.manifest("", Some(&entry.digest)).await?;
+                    self.keep(lease, &document).await?;
+                }
+            }
+        }
+        Err(remote::Error::MediaType("an index within an index within an index".to_owned()).into())
+    }
+
+    /// Stores a manifest or index under its digest.
+    async fn keep(&self, lease: &Arc<Lease>, document: &Document) -> Result<(), Error> {
+        let (store, lease) = (self.store.clone(), Arc::clone(lease));
+        let (digest, bytes) = (document.digest.clone(), document.bytes.clone());
+        blocking(move || put(&store, &lease, &digest, &bytes)).await
+    }
+
+    async fn configuration(
+        &self,
+        lease: &Arc<Lease>,
+        remote: &Remote,
+        manifest: &Manifest,
+    ) -> Result<ImageConfig, Error> {
+        let digest = manifest.config.digest.clone();
+        let (store, held, wanted) = (self.store.clone(), Arc::clone(lease), digest.clone());
+        let known = blocking(move || {
+            Ok(match store.lease_blob(&held, &wanted)? {
+                Some(_) => Some(store.read_document(&wanted)?),
+                None => None,
+            })
+        })
+        .await?;
+        let bytes = match known {
+            Some(bytes) => bytes,
+            None => {
+                let blob = remote.blob(&digest, 0).await?;
+                let bytes = transport::document(blob.body)
+                    .await
+                    .map_err(remote::Error::from)?;
+                let (store, held) = (self.store.clone(), Arc::clone(lease));
+                blocking(move || put(&store, &held, &digest, &bytes).map(|()| bytes)).await?
+            }
+        };
+        Ok(ImageConfig::parse(&bytes)?)
+    }
+
+    /// The image that the reference names now.
+    async fn current(&self, reference: &Reference) -> Result<Option<Digest>, Error> {
+        let (store, name) = (self.store.clone(), reference.familiar());
+        blocking(move || match store.resolve(&name) {
+            Ok(image) => Ok(Some(image.id)),
+            Err(image::Error::NoSuchImage(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        })
+        .await
+    }
+
+    /// Downloads and unpacks what is missing, and makes the image visible.
+    async fn layers(
+        &self,
+        lease: Arc<Lease>,
+        remote: Arc<Remote>,
+        manifest: Manifest,
+        image: NewImage,
+        progress: &Sender<Progress>,
+    ) -> Result<(), Error> {
+        let layers: Arc<[Descriptor]> = manifest.layers.into();
+        let (missing, unpacking) = unpack::begin(
+            self.store.clone(),
+            Arc::clone(&lease),
+            Arc::clone(&layers),
+            image,
+            progress.clone(),
+        )
+        .await?;
+        let downloads = download::Downloads {
+            store: self.store.clone(),
+            lease,
+            remote,
+            layers,
+            progress: progress.clone(),
+        };
+        let downloaded = downloads.run(missing, &unpacking).await;
+        unpacking.end(downloaded).await
+    }
+}
+
+/// Writes a small blob and verifies its digest.
+fn put(store: &Store, lease: &Lease, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+    use std::io::Write;
+    let mut writer = store.blob_writer(None)?;
+    let written = writer.write_all(bytes);
+    written.map_err(|source| image::Error::Io {
+        operation: "write the blob",
+        path: digest.as_str().into(),
+        source,
+    })?;
+    let finished = writer.finish()?;
+    if finished.digest() != digest && digest.algorithm() == finished.digest().algorithm() {
+        return Err(Error::Verification(digest.clone()));
+    }
+    store.store_blob(lease, finished)?;
+    Ok(())
+}
+
+/// Runs blocking work of the store on its own thread.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(Error::Worker))
+}
+
+async fn tell(progress: &Sender<Progress>, id: Option<String>, status: String) -> Result<(), Gone> {
+    progress
+        .send(Progress::Status { id, status })
+        .await
+        .map_err(|_| Gone)
+}
+
+/// The last line of a pull.
+async fn conclude(progress: &Sender<Progress>, up_to_date: bool, name: &str) -> Result<(), Gone> {
+    let news = if up_to_date {
+        "Image is up to date for"
+    } else {
+        "Downloaded newer image for"
+    };
+    tell(progress, None, format!("Status: {news} {name}")).await
+}
+
+/// What came of the endpoints so far.
+struct Tries {
+    /// Of the registry's host.
+    addresses: Vec<IpAddr>,
+    last: Option<(Remote, remote::Error)>,
+}
+
+impl Tries {
+    /// Whether the next endpoint is asked: a registry that answers HTTP has answered, and plain text is tried only
+    /// where TLS was not spoken; a mirror never has the last word.
+    fn goes_on(&self, remote: &Remote, error: &remote::Error) -> bool {
+        remote.endpoint().mirror || matches!(error, remote::Error::Transport(_))
+    }
+
+    fn give_up(mut self, reference: &Reference) -> Error {
+        let (remote, error) = self.last.take().expect("there is always an endpoint");
+        self.explain(reference, &remote, error)
+    }
+
+    /// The words of dockerd for what cannot be had.
+    fn explain(&self, reference: &Reference, remote: &Remote, source: remote::Error) -> Error {
+        match source {
+            remote::Error::NotFound { .. } | remote::Error::Status(StatusCode::NOT_FOUND) => {
+                Error::NotFound {
+                    reference: reference.familiar(),
+                    source,
+                }
+            }
+            remote::Error::Denied { .. } => Error::Denied {
+                name: reference.familiar_name(),
+                source,
+            },
+            other => self.unreachable(remote, other),
+        }
+    }
+
+    fn login_failed(&self, remote: &Remote, source: remote::Error) -> Error {
+        match source {
+            remote::Error::Denied { .. } => Error::LoginRefused {
+                url: remote.endpoint().url(""),
+                source,
+            },
+            other => self.unreachable(remote, other),
+        }
+    }
+
+    fn unreachable(&self, remote: &Remote, source: remote::Error) -> Error {
+        let remote::Error::Transport(error) = &source else {
+            return source.into();
+        };
+        let endpoint = remote.endpoint();
+        let name = endpoint::host_name(&endpoint.host);
+        let port = endpoint
+            .host
+            .get(name.len()..)
+            .and_then(|port| port.strip_prefix(':'));
+        let port = port.unwrap_or(match endpoint.scheme {
+            Scheme::Https => "443",
+            Scheme::Http => "80",
+        });
+        let address = self.addresses.first().map_or_else(
+            || format!("{name}:{port}"),
+            |address| match address {
+                IpAddr::V4(address) => format!("{address}:{port}"),
+                IpAddr::V6(address) => format!("[{address}]:{port}"),
+            },
+        );
+        Error::Unreachable {
+            url: endpoint.url(""),
+            why: error.dialled(&address).unwrap_or_else(|| error.to_string()),
+            source: Box::new(source),
+        }
+    }
+}

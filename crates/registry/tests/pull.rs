@@ -1,0 +1,282 @@
+//! Pulls from a registry of the test's own that can be told to misbehave.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test says what it skips, and fails where its set-up does"
+)]
+
+mod fake;
+
+use std::sync::atomic::Ordering;
+
+use db::Db;
+use fake::{Fake, Fault};
+use image::{Reference, Store};
+use registry::auth::Credentials;
+use registry::dns::Resolver;
+use registry::endpoint::{Mirror, Settings};
+use registry::progress::{Phase, Progress};
+use registry::pull::{Error, Pulled, Puller, Request};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+struct Client {
+    _directory: TempDir,
+    store: Store,
+    puller: Puller,
+}
+
+fn client() -> Option<Client> {
+    if sys::file::effective_uid() != 0 {
+        println!("skipped: needs root to change owners");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "this machine must run the tests as root"
+        );
+        return None;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let db = Db::open(&directory.path().join("cooper.db")).unwrap();
+    let store = Store::open(directory.path(), db).unwrap();
+    let puller = Puller::new(store.clone(), Resolver::default()).unwrap();
+    Some(Client {
+        _directory: directory,
+        store,
+        puller,
+    })
+}
+
+impl Client {
+    async fn pull(
+        &self,
+        reference: &str,
+        credentials: Credentials,
+    ) -> (Result<Pulled, Error>, Vec<Progress>) {
+        self.pull_with(reference, credentials, &Settings::default())
+            .await
+    }
+
+    async fn pull_with(
+        &self,
+        reference: &str,
+        credentials: Credentials,
+        settings: &Settings,
+    ) -> (Result<Pulled, Error>, Vec<Progress>) {
+        let reference = Reference::parse(reference).unwrap();
+        let request = Request {
+            reference,
+            platform: None,
+            credentials,
+        };
+        let (tell, mut told) = mpsc::channel(16);
+        let collect = tokio::spawn(async move {
+            let mut all = Vec::new();
+            while let Some(progress) = told.recv().await {
+                all.push(progress);
+            }
+            all
+        });
+        let pulled = self.puller.pull(&request, settings, &tell).await;
+        drop(tell);
+        (pulled, collect.await.unwrap())
+    }
+
+    fn nothing_is_left(&self) {
+        assert_eq!(self.store.list().unwrap().len(), 0);
+    }
+}
+
+/// The words of a stream without the updates in between, which depend on the machine's speed.
+fn words(progress: &[Progress]) -> Vec<String> {
+    let line = |progress: &Progress| match progress {
+        Progress::Status {
+            id: Some(id),
+            status,
+        } => Some(format!("{id}: {status}")),
+        Progress::Status { id: None, status } => Some(status.clone()),
+        Progress::Layer {
+            phase: Phase::Downloading { .. } | Phase::Extracting { .. },
+            ..
+        } => None,
+        Progress::Layer { id, phase } => Some(format!("{id}: {}", phase.words())),
+    };
+    progress.iter().filter_map(line).collect()
+}
+
+fn anonymous() -> Credentials {
+    Credentials::default()
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_and_the_second_time_is_up_to_date() {
+    let Some(client) = client() else { return };
+    let fake = Fake::start(Fault::None).await;
+    let name = fake.name("tool");
+    let (pulled, progress) = client.pull(&name, anonymous()).await;
+    let pulled = pulled.unwrap();
+    assert_eq!(pulled.digest, fake.manifest_digest());
+    let layer = fake.layer_digest(0).short().to_owned();
+    assert_eq!(
+        words(&progress),
+        [
+            "latest: Pulling from tool".to_owned(),
+            format!("{layer}: Pulling fs layer"),
+            format!("{layer}: Verifying Checksum"),
+            format!("{layer}: Download complete"),
+            format!("{layer}: Pull complete"),
+            format!("Digest: {}", fake.manifest_digest()),
+            format!("Status: Downloaded newer image for {name}"),
+        ]
+    );
+    let image = client.store.resolve(&name).unwrap();
+    assert_eq!(image.id, pulled.id);
+    assert_eq!(
+        image.repo_digests[0].familiar(),
+        format!("{name}@{}", fake.manifest_digest())
+    );
+    let (again, progress) = client.pull(&name, anonymous()).await;
+    assert!(again.unwrap().up_to_date);
+    let last = format!("Status: Image is up to date for {name}");
+    assert_eq!(words(&progress).last(), Some(&last));
+    let (by_digest, _) = client
+        .pull(&format!("{name}@{}", fake.manifest_digest()), anonymous())
+        .await;
+    assert_eq!(by_digest.unwrap().id, pulled.id);
+}
+
+#[tokio::test]
+async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
+    let Some(client) = client() else { return };
+    let fake = Fake::start(Fault::Truncate).await;
+    let (pulled, progress) = client.pull(&fake.name("tool"), anonymous()).await;
+    pulled.unwrap();
+    assert!(
+        words(&progress)
+            .iter()
+            .any(|line| line.ends_with("Retrying in 1 second")),
+        "{progress:?}"
+    );
+    assert_eq!(
+        fake.ranges.load(Ordering::Relaxed),
+        1,
+        "the second try asked for the rest only"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_its_digest_is_refused_and_nothing_is_left() {
+    let Some(client) = client() else { return };
+    for fault in [Fault::WrongLayer, Fault::WrongDiffId, Fault::LongLayer] {
+        let fake = Fake::start(fault).await;
+        let (pulled, _) = client.pull(&fake.name("tool"), anonymous()).await;
+        let error = pulled.unwrap_err().to_string();
+        let expected = if fault == Fault::WrongDiffId {
+            "diff"
+        } else {
+            "verification failed"
+        };
+        assert!(
+            error.to_lowercase().contains(expected),
+            "{fault:?}: {error}"
+        );
+        client.nothing_is_left();
+    }
+    let fake = Fake::start(Fault::WrongManifest).await;
+    let by_digest = format!("{}@{}", fake.name("tool"), fake.manifest_digest());
+    let (pulled, _) = client.pull(&by_digest, anonymous()).await;
+    let error = pulled.unwrap_err().to_string();
+    assert!(error.contains("manifest verification failed"), "{error}");
+    client.nothing_is_left();
+}
+
+#[tokio::test]
+async fn a_missing_image_and_a_missing_registry_have_dockers_words() {
+    let Some(client) = client() else { return };
+    let fake = Fake::start(Fault::None).await;
+    let missing = format!("{}:nope", fake.name("tool"));
+    let (pulled, _) = client.pull(&missing, anonymous()).await;
+    let expected = format!("manifest for {missing} not found: manifest unknown: manifest unknown");
+    assert_eq!(pulled.unwrap_err().to_string(), expected);
+    let (pulled, _) = client.pull("127.0.0.1:1/x:latest", anonymous()).await;
+    let error = pulled.unwrap_err().to_string();
+    assert!(
+        error.starts_with("Get \"http://127.0.0.1:1/v2/\": "),
+        "{error}"
+    );
+    assert!(error.contains("onnection refused"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_and_wrong_passwords_are_denied() {
+    let Some(client) = client() else { return };
+    let fake = Fake::start(Fault::Login).await;
+    let name = fake.name("tool");
+    let (pulled, _) = client.pull(&name, anonymous()).await;
+    let error = pulled.unwrap_err().to_string();
+    let denied = format!(
+        "pull access denied for {name}, repository does not exist or may require 'docker login'"
+    );
+    assert!(error.starts_with(&denied), "{error}");
+    let user = |password: &str| Credentials {
+        username: "cooper".into(),
+        password: password.into(),
+        ..Credentials::default()
+    };
+    let (pulled, _) = client.pull(&name, user("wrong")).await;
+    assert!(pulled.unwrap_err().to_string().starts_with(&denied));
+    let (pulled, _) = client.pull(&name, user("right")).await;
+    pulled.unwrap();
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_carries_no_credentials() {
+    let Some(client) = client() else { return };
+    let other = Fake::start(Fault::None).await;
+    let fake = Fake::start(Fault::Redirect(other.address)).await;
+    let credentials = Credentials {
+        registry_token: "secret".into(),
+        ..Credentials::default()
+    };
+    let (pulled, _) = client.pull(&fake.name("tool"), credentials).await;
+    pulled.unwrap();
+    assert!(fake.saw_authorization.load(Ordering::Relaxed));
+    assert!(
+        !other.saw_authorization.load(Ordering::Relaxed),
+        "the token went to another host"
+    );
+}
+
+#[tokio::test]
+async fn a_mirror_serves_docker_io() {
+    let Some(client) = client() else { return };
+    let fake = Fake::start(Fault::None).await;
+    let mirror = Mirror::parse(&format!("http://{}", fake.address)).unwrap();
+    let settings = Settings {
+        mirrors: vec![mirror],
+        insecure: Vec::new(),
+    };
+    let (pulled, progress) = client.pull_with("tool", anonymous(), &settings).await;
+    pulled.unwrap();
+    assert_eq!(words(&progress)[0], "latest: Pulling from library/tool");
+    assert!(client.store.resolve("tool").is_ok());
+}
+
+#[tokio::test]
+async fn a_pull_that_nobody_listens_to_stops() {
+    let Some(client) = client() else { return };
+    let fake = Fake::start(Fault::None).await;
+    let (tell, told) = mpsc::channel(1);
+    drop(told);
+    let reference = Reference::parse(&fake.name("tool")).unwrap();
+    let request = Request {
+        reference,
+        platform: None,
+        credentials: anonymous(),
+    };
+    let pulled = client
+        .puller
+        .pull(&request, &Settings::default(), &tell)
+        .await;
+    assert!(matches!(pulled, Err(Error::Gone(_))), "{pulled:?}");
+    client.nothing_is_left();
+}
