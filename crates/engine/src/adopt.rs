@@ -1,0 +1,252 @@
+//! Taking over what runs: at the daemon's start, and from then on following each run to its end.
+//!
+//! A container is re-adopted through its shim's socket, never by a pid from a file: whoever answers there
+//! with the container's id is its shim. An exit that nobody saw is in the exit record, which the shim wrote
+//! before it told anyone and which stays until the exit is saved here.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shim::protocol::{
+    self, EXIT_RECORD_NAME, ExitRecord, Notice, Phase as ShimPhase, ProcessId, Reply, Request,
+};
+use tokio::task::JoinSet;
+
+use crate::clock::now_ns;
+use crate::container::Container;
+use crate::create::rules_of;
+use crate::launch::Shim;
+use crate::open::Inner;
+use crate::rows::{self, Phase, Row};
+use crate::shim_client::Connection;
+use crate::step::{Exit, Freeze, Input, Life, Removing, Running, State};
+use crate::task::Task;
+use crate::volumes::Anonymous;
+use crate::{Error, effects, exec, files, launch};
+
+/// How long a shim may take to say who it is when it is adopted; one that is slower is given up.
+const ADOPTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The exit code of a run whose end nobody saw, and of one whose processes were killed with its shim.
+const EXIT_UNKNOWN: i32 = 137;
+
+/// Makes every saved container known again. Containers in the making were never acknowledged: they go.
+pub(crate) async fn restore(engine: &Arc<Inner>) -> Result<(), Error> {
+    let reading = engine.clone();
+    let rows = engine.blocking(move || reading.db.read(rows::all)).await?;
+    let mut adopting = JoinSet::new();
+    for row in rows {
+        if row.phase == Phase::Creating {
+            forget(engine, row).await?;
+        } else {
+            engine.index.claim(&row.name, &row.definition.id)?;
+            adopting.spawn(adopt(engine.clone(), row));
+        }
+    }
+    while let Some(adopted) = adopting.join_next().await {
+        adopted.map_err(|source| Error::internal("adopt a container", source))?;
+    }
+    Ok(())
+}
+
+/// Tells every container that the daemon has started: restart policies decide.
+pub(crate) async fn boot(engine: &Arc<Inner>) {
+    for container in engine.index.all() {
+        container.tell(Input::Boot).await;
+    }
+}
+
+async fn forget(engine: &Arc<Inner>, row: Row) -> Result<(), Error> {
+    let forgetting = engine.clone();
+    engine
+        .blocking(move || {
+            let id = &row.definition.id;
+            files::destroy(&forgetting, id, Anonymous::Remove)?;
+            forgetting
+                .db
+                .write(|transaction| rows::delete(transaction, id))
+        })
+        .await
+}
+
+async fn adopt(engine: Arc<Inner>, row: Row) {
+    let Row {
+        name,
+        definition,
+        phase,
+        facts,
+    } = row;
+    let id = definition.id.clone();
+    let run = facts.run;
+    let anonymous = effects::anonymous(facts.remove_volumes);
+    let mut state = State::idle(rules_of(&definition), name, facts);
+    let mut shim = None;
+    match phase {
+        Phase::Creating | Phase::Ready => {}
+        Phase::Removing => state.life = Life::Removing(Removing::default()),
+        Phase::Running => {
+            let mut running = Running::default();
+            if let Some((connection, answer)) = identify(&engine, &id).await {
+                if answer.phase == ShimPhase::Paused {
+                    running.freeze = Freeze::Frozen;
+                }
+                shim = Some(Shim {
+                    connection,
+                    child: None,
+                    parked: false,
+                });
+            }
+            state.facts.paused = running.freeze == Freeze::Frozen;
+            state.life = Life::Running(running);
+        }
+    }
+    let (mut task, messages) = Task::new(&engine, definition, state);
+    let container = task.container().clone();
+    match (phase, shim) {
+        (Phase::Running, Some(shim)) => task.effects().adopt(run, shim),
+        (Phase::Running, None) => {
+            let (engine, container) = (engine.clone(), container.clone());
+            engine
+                .clone()
+                .spawn(async move { lost(&engine, &container, run).await });
+        }
+        (Phase::Removing, _) => task.effects().destroy(anonymous),
+        (Phase::Creating | Phase::Ready, _) => {}
+    }
+    engine.index.insert(container);
+    engine.spawn(task.run(messages));
+}
+
+/// Connects to a container's shim and makes sure that it is this container's and has begun.
+async fn identify(
+    engine: &Arc<Inner>,
+    id: &crate::ContainerId,
+) -> Option<(Connection, protocol::State)> {
+    let mut connection = launch::address(engine, id).connect().ok()?;
+    let asked = tokio::time::timeout(ADOPTION_TIMEOUT, connection.call(&Request::State)).await;
+    match asked {
+        Ok(Ok(Reply::State(state))) if state.id == id.as_str() => match state.phase {
+            ShimPhase::Running | ShimPhase::Paused | ShimPhase::Exited => {
+                Some((connection, *state))
+            }
+            ShimPhase::Idle | ShimPhase::Created => None,
+        },
+        Ok(other) => {
+            tracing::warn!(container = %id.short(), ?other, "whoever listens there is not its shim");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(container = %id.short(), "its shim does not answer");
+            None
+        }
+    }
+}
+
+/// Follows a run to its end and tells the container's task what happens. A shim that ends before its
+/// container has is a lost one: its container is killed.
+pub(crate) async fn watch(
+    engine: &Arc<Inner>,
+    container: &Arc<Container>,
+    run: u64,
+    mut shim: Shim,
+) {
+    let exited = follow(engine, container, run, &mut shim.connection).await;
+    launch::end(shim).await;
+    if !exited {
+        tracing::error!(container = %container.id().short(), "its shim is gone: it is killed");
+        lost(engine, container, run).await;
+    }
+}
+
+/// True when the exit was told.
+async fn follow(
+    engine: &Arc<Inner>,
+    container: &Arc<Container>,
+    run: u64,
+    connection: &mut Connection,
+) -> bool {
+    let mut exited = false;
+    match connection.call(&Request::Watch).await {
+        Ok(Reply::State(state)) => {
+            for ended in state.execs {
+                if let Some(exit) = ended.exit {
+                    exec::exited(engine, container, &ended.id, exit.code).await;
+                }
+            }
+            if let Some(exit) = state.exit {
+                exited = true;
+                tell_exit(container, run, exit).await;
+            }
+        }
+        Ok(other) => {
+            tracing::error!(container = %container.id().short(), ?other, "unexpected answer of its shim");
+            return false;
+        }
+        Err(error) => {
+            tracing::debug!(container = %container.id().short(), %error, "watch its shim");
+            return false;
+        }
+    }
+    loop {
+        match connection.notice().await {
+            Ok(Some(Notice::Exited { process, exit })) => match process {
+                ProcessId::Init => {
+                    exited = true;
+                    tell_exit(container, run, exit).await;
+                }
+                ProcessId::Exec(id) => exec::exited(engine, container, &id, exit.code).await,
+            },
+            Ok(Some(Notice::OutOfMemory)) => container.tell(Input::OutOfMemory { run }).await,
+            Ok(Some(Notice::LogFailed { message })) => {
+                tracing::warn!(container = %container.id().short(), message, "its log cannot be written");
+            }
+            Ok(None) => return exited,
+            Err(error) => {
+                tracing::debug!(container = %container.id().short(), %error, "watch its shim");
+                return exited;
+            }
+        }
+    }
+}
+
+async fn tell_exit(container: &Container, run: u64, exit: protocol::Exit) {
+    let exit = Exit {
+        code: exit.code,
+        oom_killed: exit.oom_killed,
+        at_ns: exit.at_ns,
+    };
+    container.tell(Input::Exited { run, exit }).await;
+}
+
+/// Ends a run that has no shim any more, and tells how it ended as far as anybody knows.
+async fn lost(engine: &Arc<Inner>, container: &Arc<Container>, run: u64) {
+    let parent = engine.cgroup_parent_of(container.id());
+    let id = container.id().clone();
+    let run_dir = container.shim().run_dir().to_owned();
+    let ended = engine
+        .blocking(move || {
+            let recorded = read_record(&run_dir, id.as_str());
+            launch::remove_cgroup(&parent, id.as_str())?;
+            Ok(recorded)
+        })
+        .await;
+    let recorded = ended.unwrap_or_else(|error| {
+        tracing::error!(container = %container.id().short(), error = %error.message, "kill a container without a shim");
+        None
+    });
+    exec::all_lost(engine, container, EXIT_UNKNOWN).await;
+    let exit = recorded.unwrap_or_else(|| protocol::Exit {
+        code: EXIT_UNKNOWN,
+        oom_killed: false,
+        at_ns: now_ns(),
+    });
+    tell_exit(container, run, exit).await;
+}
+
+/// The exit record of a run directory, if it is there and this container's.
+fn read_record(run_dir: &Path, id: &str) -> Option<protocol::Exit> {
+    let bytes = std::fs::read(run_dir.join(EXIT_RECORD_NAME)).ok()?;
+    let record: ExitRecord = serde_json::from_slice(&bytes).ok()?;
+    (record.id == id && record.process == ProcessId::Init).then_some(record.exit)
+}

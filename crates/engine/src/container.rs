@@ -1,0 +1,104 @@
+//! The handle of one container: what readers see, and the way to its task.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::state::Snapshot;
+use crate::step::{Input, Refusal, Request};
+use crate::{ContainerId, attach, exec, shim_client};
+
+/// Requests and results that wait for the container's task: each is handled in well under a millisecond, and
+/// a sender that finds the queue full waits.
+const INBOX_MESSAGES: usize = 64;
+
+/// One container. Everything readers need is in its [`Snapshot`]; only its task changes that.
+pub struct Container {
+    id: ContainerId,
+    snapshot: ArcSwap<Snapshot>,
+    changed: watch::Sender<u64>,
+    inbox: mpsc::Sender<Message>,
+    shim: shim_client::Address,
+    pub(crate) attaching: attach::Waiters,
+    pub(crate) execs: exec::Table,
+}
+
+/// What the task receives.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A client's request and where the answer goes.
+    Request(Request, oneshot::Sender<Result<(), Refusal>>),
+    /// Something happened.
+    Input(Input),
+}
+
+impl Container {
+    /// Makes the handle and the receiving end for its task.
+    pub(crate) fn new(
+        snapshot: Snapshot,
+        shim: shim_client::Address,
+    ) -> (Arc<Self>, mpsc::Receiver<Message>) {
+        let (inbox, messages) = mpsc::channel(INBOX_MESSAGES);
+        let container = Self {
+            id: snapshot.id().clone(),
+            changed: watch::Sender::new(snapshot.generation),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            inbox,
+            shim,
+            attaching: attach::Waiters::default(),
+            execs: exec::Table::default(),
+        };
+        (Arc::new(container), messages)
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// What it is at this moment. Never waits.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Follows the changes: a receiver wakes after every new snapshot.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Shows a new snapshot to everyone.
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        let generation = snapshot.generation;
+        self.snapshot.store(Arc::new(snapshot));
+        self.changed.send_replace(generation);
+    }
+
+    /// Its shim, if it has one.
+    pub(crate) fn shim(&self) -> &shim_client::Address {
+        &self.shim
+    }
+
+    /// Hands a request to the task and waits for its answer.
+    pub(crate) async fn ask(&self, request: Request) -> Result<(), Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let message = Message::Request(request, answer);
+        if self.inbox.send(message).await.is_err() {
+            return Err(Refusal::Gone);
+        }
+        answered.await.unwrap_or(Err(Refusal::Gone))
+    }
+
+    /// Tells the task what happened. A task that has ended does not care any more.
+    pub(crate) async fn tell(&self, input: Input) {
+        if self.inbox.send(Message::Input(input)).await.is_err() {
+            tracing::debug!(container = %self.id.short(), "news for a container that is gone");
+        }
+    }
+}
+
+impl std::fmt::Debug for Container {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Container").field(&self.id).finish()
+    }
+}

@@ -1,0 +1,183 @@
+//! The lifecycle verbs of the façade: find the container, ask its task, word the answer.
+//!
+//! A call whose future is dropped (the client went away) has been handed over already and goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::options::{RemoveOptions, StopOptions, WindowSize};
+use api::signal::Signal;
+use shim::protocol;
+
+use crate::container::Container;
+use crate::refusal::{self, Verb};
+use crate::step::{Request, Stop, Timeout};
+use crate::{Engine, Error, lookup};
+
+impl Engine {
+    /// Finds a container by id, name or unique prefix of an id.
+    ///
+    /// # Errors
+    /// NotFound, InvalidParameter for an ambiguous prefix.
+    pub fn container(&self, name: &str) -> Result<Arc<Container>, Error> {
+        lookup::container(self.index(), name)
+    }
+
+    /// Starts a container (`POST /containers/{id}/start`); answers when its program runs.
+    ///
+    /// # Errors
+    /// NotModified when it runs, Conflict when paused or being removed, InvalidParameter (exit codes 126
+    /// and 127) or Internal when it cannot be started.
+    pub async fn start(&self, name: &str) -> Result<(), Error> {
+        self.ask(name, Verb::Start, Request::Start).await
+    }
+
+    /// Stops a container (`POST /containers/{id}/stop`); answers when it has exited.
+    ///
+    /// # Errors
+    /// NotModified when it does not run; Internal when it does not even die of SIGKILL.
+    pub async fn stop(&self, name: &str, options: &StopOptions) -> Result<(), Error> {
+        self.ask(name, Verb::Stop, Request::Stop(stop(options)))
+            .await
+    }
+
+    /// Stops a container if it runs and starts it (`POST /containers/{id}/restart`).
+    ///
+    /// # Errors
+    /// As [`Engine::stop`] and [`Engine::start`], but NotModified.
+    pub async fn restart(&self, name: &str, options: &StopOptions) -> Result<(), Error> {
+        self.ask(name, Verb::Restart, Request::Restart(stop(options)))
+            .await
+    }
+
+    /// Sends a signal (`POST /containers/{id}/kill`); after SIGKILL answers when it has exited.
+    ///
+    /// # Errors
+    /// Conflict when it does not run.
+    pub async fn kill(&self, name: &str, signal: Signal) -> Result<(), Error> {
+        let signal = signal.number();
+        self.ask(name, Verb::Kill, Request::Kill { signal }).await
+    }
+
+    /// Freezes a container (`POST /containers/{id}/pause`).
+    ///
+    /// # Errors
+    /// Conflict when it does not run or is paused already.
+    pub async fn pause(&self, name: &str) -> Result<(), Error> {
+        self.ask(name, Verb::Pause, Request::Pause).await
+    }
+
+    /// Thaws a container (`POST /containers/{id}/unpause`).
+    ///
+    /// # Errors
+    /// Conflict when it is not paused.
+    pub async fn unpause(&self, name: &str) -> Result<(), Error> {
+        self.ask(name, Verb::Unpause, Request::Unpause).await
+    }
+
+    /// Removes a container (`DELETE /containers/{id}`); answers when nothing is left of it.
+    ///
+    /// # Errors
+    /// Conflict when it runs and the removal has no force, or when it is being removed already.
+    pub async fn remove(&self, name: &str, options: &RemoveOptions) -> Result<(), Error> {
+        let request = Request::Remove {
+            force: options.force,
+            volumes: options.volumes,
+        };
+        self.ask(name, Verb::Remove, request).await
+    }
+
+    /// Gives a container another name (`POST /containers/{id}/rename`).
+    ///
+    /// # Errors
+    /// InvalidParameter for a bad name or its present one, Conflict when another has the name.
+    pub async fn rename(&self, name: &str, new_name: &str) -> Result<(), Error> {
+        if name.is_empty() || new_name.is_empty() {
+            return Err(Error::invalid("Neither old nor new names may be empty"));
+        }
+        let container = self.container(name)?;
+        let new_name: Arc<str> = api::name::container_name(new_name)
+            .map_err(Error::from)
+            .map_err(|error| error.wrap("Error when allocating new name"))?
+            .into();
+        if container.snapshot().name == new_name {
+            return Err(Error::invalid(
+                "Renaming a container with the same name as its current name",
+            ));
+        }
+        self.index()
+            .claim(&new_name, container.id())
+            .map_err(|error| error.wrap("Error when allocating new name"))?;
+        let request = Request::Rename {
+            name: new_name.clone(),
+        };
+        self.ask_container(name, &container, Verb::Rename, request)
+            .await
+            .inspect_err(|_| {
+                if container.snapshot().name != new_name {
+                    self.index().release(&new_name, container.id());
+                }
+            })
+    }
+
+    /// Sets the size of a container's terminal (`POST /containers/{id}/resize`).
+    ///
+    /// # Errors
+    /// Conflict when it does not run.
+    pub async fn resize(&self, name: &str, size: WindowSize) -> Result<(), Error> {
+        let container = self.container(name)?;
+        let id = container.id().clone();
+        if !container.snapshot().status.has_process() {
+            return Err(Error::conflict(format!("container {id} is not running")));
+        }
+        container
+            .shim()
+            .call(&protocol::Request::Resize {
+                process: protocol::ProcessId::Init,
+                size: protocol::Size {
+                    width: size.width,
+                    height: size.height,
+                },
+            })
+            .await
+            .map_err(|error| error.into_error(&format!("cannot resize container {id}")))?;
+        self.journal_container(
+            &container,
+            "resize",
+            &[
+                ("height", size.height.to_string()),
+                ("width", size.width.to_string()),
+            ],
+        )
+    }
+
+    async fn ask(&self, name: &str, verb: Verb, request: Request) -> Result<(), Error> {
+        let container = self.container(name)?;
+        self.ask_container(name, &container, verb, request).await
+    }
+
+    async fn ask_container(
+        &self,
+        name: &str,
+        container: &Arc<Container>,
+        verb: Verb,
+        request: Request,
+    ) -> Result<(), Error> {
+        container
+            .ask(request)
+            .await
+            .map_err(|refused| refusal::into_error(refused, verb, name, container))
+    }
+}
+
+fn stop(options: &StopOptions) -> Stop {
+    let timeout = options.timeout_seconds.map(|seconds| {
+        u64::try_from(seconds).map_or(Timeout::Never, |seconds| {
+            Timeout::After(Duration::from_secs(seconds))
+        })
+    });
+    Stop {
+        signal: options.signal.map(Signal::number),
+        timeout,
+    }
+}

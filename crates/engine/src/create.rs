@@ -1,0 +1,163 @@
+//! Making a container: claim the row, make the files, say that it is ready, show it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::container::{CreateRequest, CreateResponse};
+use api::options::CreateOptions;
+
+use crate::clock::now_ns;
+use crate::definition::{self, Definition, Origin};
+use crate::open::Inner;
+use crate::rows::{self, Phase};
+use crate::state::Facts;
+use crate::step::{RestartPolicy, Rules, State};
+use crate::task::Task;
+use crate::volumes::{self, Anonymous, Wanted};
+use crate::{ContainerId, Engine, Error, files, id, lookup};
+
+impl Engine {
+    /// Creates a container (`POST /containers/create`).
+    ///
+    /// # Errors
+    /// NotFound for the image, InvalidParameter for what dockerd refuses, Conflict for a name in use.
+    pub async fn create(
+        &self,
+        options: CreateOptions,
+        request: CreateRequest,
+    ) -> Result<CreateResponse, Error> {
+        let inner = self.inner().clone();
+        self.inner()
+            .blocking(move || create(&inner, &options, request))
+            .await
+    }
+}
+
+/// What of a definition decides the container's life.
+pub(crate) fn rules_of(definition: &Definition) -> Rules {
+    let policy = &definition.host_config.restart_policy;
+    let restart = match policy.name.as_str() {
+        "always" => RestartPolicy::Always,
+        "unless-stopped" => RestartPolicy::UnlessStopped,
+        "on-failure" => RestartPolicy::OnFailure {
+            max: u32::try_from(policy.maximum_retry_count).unwrap_or(0),
+        },
+        _ => RestartPolicy::No,
+    };
+    let stop_timeout = definition.config.stop_timeout.unwrap_or(STOP_TIMEOUT_S);
+    Rules {
+        restart,
+        auto_remove: definition.host_config.auto_remove,
+        stop_signal: definition.stop_signal().number(),
+        // Negative: for ever.
+        stop_timeout: u64::try_from(stop_timeout).ok().map(Duration::from_secs),
+    }
+}
+
+/// Seconds a stop waits before SIGKILL when neither request nor image say (Docker's number).
+const STOP_TIMEOUT_S: i64 = 10;
+
+fn create(
+    engine: &Arc<Inner>,
+    options: &CreateOptions,
+    request: CreateRequest,
+) -> Result<CreateResponse, Error> {
+    let image = engine.images.resolve(&request.config.image)?;
+    let id =
+        ContainerId::random().map_err(|source| Error::internal("make a container's id", source))?;
+    let name = claim_name(engine, &options.name, &id)?;
+    let made = make(engine, &id, &name, &image, request);
+    if made.is_err() {
+        engine.index.release(&name, &id);
+    }
+    made
+}
+
+fn make(
+    engine: &Arc<Inner>,
+    id: &ContainerId,
+    name: &Arc<str>,
+    image: &image::Image,
+    request: CreateRequest,
+) -> Result<CreateResponse, Error> {
+    let image_id = image.id.to_string();
+    let origin = Origin {
+        id: id.clone(),
+        name,
+        created_ns: now_ns(),
+        image: Some((&image_id, &image.config)),
+    };
+    let (mut definition, warnings) =
+        engine.with_host(|host| definition::define(request, origin, host))?;
+    let wanted = volumes::settle(engine, &mut definition)?;
+    engine
+        .db
+        .write(|transaction| rows::insert(transaction, name, &definition))?;
+    sys::fault!("engine.create.claimed");
+    let ready = fill(engine, name, &definition, &wanted)
+        .and_then(|()| save_ready(engine, name, &definition));
+    if let Err(error) = ready {
+        // Whatever stays behind now has a row in the making: the next start destroys it.
+        let undone = files::destroy(engine, id, Anonymous::Remove)
+            .and_then(|()| engine.db.write(|transaction| rows::delete(transaction, id)));
+        if let Err(leftover) = undone {
+            tracing::error!(container = %id.short(), error = %leftover.message, "undo a create");
+        }
+        return Err(error);
+    }
+    let state = State::idle(rules_of(&definition), name.clone(), Facts::default());
+    let (task, messages) = Task::new(engine, definition, state);
+    engine.index.insert(task.container().clone());
+    engine.spawn(task.run(messages));
+    Ok(CreateResponse {
+        id: id.to_string(),
+        warnings,
+    })
+}
+
+fn fill(
+    engine: &Inner,
+    name: &str,
+    definition: &Definition,
+    wanted: &[Wanted],
+) -> Result<(), Error> {
+    let image = definition
+        .image
+        .parse()
+        .map_err(|source: image::DigestError| Error::internal("read the image's id", source))?;
+    let held = engine.images.hold(&image, definition.id.as_str())?;
+    sys::fault!("engine.create.held");
+    files::make(engine, definition, name)?;
+    sys::fault!("engine.create.files");
+    volumes::take(engine, &definition.id, wanted, &held)
+}
+
+fn save_ready(engine: &Inner, name: &str, definition: &Definition) -> Result<(), Error> {
+    let events =
+        engine
+            .journal
+            .container_events(definition, name, std::iter::once(("create", &[][..])));
+    engine.journal.write(&engine.db, events, |transaction| {
+        rows::update(transaction, &definition.id, Phase::Ready, &Facts::default())
+    })?;
+    sys::fault!("engine.create.ready");
+    Ok(())
+}
+
+fn claim_name(engine: &Inner, wanted: &str, id: &ContainerId) -> Result<Arc<str>, Error> {
+    if !wanted.is_empty() {
+        let name: Arc<str> = api::name::container_name(wanted)?.into();
+        engine.index.claim(&name, id)?;
+        return Ok(name);
+    }
+    loop {
+        let name: Arc<str> =
+            lookup::random_name(id::random_number, |name| engine.index.is_taken(name))
+                .map_err(|source| Error::internal("make a name", source))?
+                .into();
+        // Another create may have taken it in between.
+        if engine.index.claim(&name, id).is_ok() {
+            return Ok(name);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What a container was created as: the validated request, with the image's values filled in.
+//!
+//! [`define`] is the one way from a request to a [`Definition`]: it merges the image's configuration
+//! ([`merge`]), fills in dockerd's defaults, and refuses what dockerd refuses, with its text
+//! ([`rules`], [`resources`], [`mounts`]). Pure: the machine and other containers are asked through
+//! [`Host`]. What must exist besides (image, volumes, networks) is the caller's business.
+//!
+//! A definition is stored twice: in the container's row, and as `containers/<id>/container.json`, from
+//! which the database can be rebuilt. It never changes while the container runs, except by `update` and
+//! `rename`.
+
+mod log_options;
+mod merge;
+pub(crate) mod mounts;
+pub(crate) use merge::health;
+pub(crate) use rules::port_range;
+pub(crate) mod resources;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use api::container::CreateRequest;
+use api::container::config::Config;
+use api::container::host_config::HostConfig;
+use api::container::mount::{Mount, MountPoint};
+use api::network::EndpointsConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::{ContainerId, Defaults, Error};
+
+/// One container's definition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Definition {
+    /// Its id.
+    pub id: ContainerId,
+    /// When it was created, in Unix nanoseconds.
+    pub created_ns: i64,
+    /// Image id (`sha256:…`), empty without an image. What the client called the image is in `config.image`.
+    pub image: String,
+    /// First word of what runs (entrypoint, then command).
+    pub path: String,
+    /// The other words.
+    pub args: Vec<String>,
+    /// As created, with the image's values filled in.
+    pub config: Config,
+    /// As created, with defaults filled in.
+    pub host_config: HostConfig,
+    /// Networks to join, as the request named them.
+    #[serde(default)]
+    pub endpoints: EndpointsConfig,
+    /// What is mounted besides the root, sorted by destination. Of a volume, the engine fills in what
+    /// [`define`] cannot know: the source, and the name of an anonymous one.
+    #[serde(default)]
+    pub mounts: Vec<MountPoint>,
+}
+
+impl Definition {
+    /// The entry of `HostConfig.Mounts` behind a mount point: bind, volume and tmpfs options are there.
+    pub fn mount_options(&self, destination: &str) -> Option<&Mount> {
+        let mounts = self.host_config.mounts.iter().flatten();
+        let mut found = mounts.filter(|mount| api_path(&mount.target) == destination);
+        found.next()
+    }
+
+    /// The signal a stop sends first; `SIGTERM` unless the image or the request says otherwise.
+    pub fn stop_signal(&self) -> api::signal::Signal {
+        let signal = self.config.stop_signal.parse();
+        signal.unwrap_or(api::signal::Signal::TERM)
+    }
+}
+
+/// What the rules ask of the machine, the daemon and the other containers.
+pub struct Host<'a> {
+    /// What the daemon decides for containers that do not say.
+    pub defaults: &'a Defaults,
+    /// The machine's resources.
+    pub machine: &'a Machine,
+    /// The runtimes that `HostConfig.Runtime` may name; the first is the default.
+    pub runtimes: &'a [String],
+    /// Whether cgroup v2 is in use.
+    pub cgroup_v2: bool,
+    /// The host's name, for containers that share its network.
+    pub hostname: &'a str,
+    /// Finds a container by what the client typed, or answers Docker's error.
+    pub find: &'a dyn Fn(&str) -> Result<ContainerId, Error>,
+    /// What another container mounts, for `VolumesFrom`.
+    pub mounts_of: &'a dyn Fn(&ContainerId) -> Vec<MountPoint>,
+    /// Whether a path exists on the host.
+    pub exists: &'a dyn Fn(&str) -> bool,
+}
+
+/// The machine's resources, as far as requests are checked against them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// CPUs that are online.
+    pub cpus: Vec<u32>,
+    /// Memory nodes that are online.
+    pub memory_nodes: Vec<u32>,
+    /// Whether the kernel has the weight of block I/O (`blkio.weight`, `io.weight`).
+    pub blkio_weight: bool,
+    /// Whether the kernel has weights of single devices.
+    pub blkio_weight_device: bool,
+}
+
+/// What a container is made from, besides the request.
+pub struct Origin<'a> {
+    /// The new container's id.
+    pub id: ContainerId,
+    /// Its name, without a slash.
+    pub name: &'a str,
+    /// Now, in Unix nanoseconds.
+    pub created_ns: i64,
+    /// The image's id and configuration; absent without an image.
+    pub image: Option<(&'a str, &'a image::ImageConfig)>,
+}
+
+/// Makes the definition of a container, and the warnings of the answer.
+///
+/// # Errors
+/// The class and text with which dockerd 28.5.2 refuses the request.
+pub fn define(
+    request: CreateRequest,
+    origin: Origin<'_>,
+    host: &Host<'_>,
+) -> Result<(Definition, Vec<String>), Error> {
+    let CreateRequest {
+        mut config,
+        mut host_config,
+        endpoints,
+    } = request;
+    rules::check_request(&config, &host_config, host)?;
+    if let Some((_, image)) = origin.image {
+        merge::image_into(&mut config, image.config.as_ref());
+    }
+    let has_command = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|w| !w.is_empty());
+    if config.entrypoint.as_deref() == Some(&[String::new()]) {
+        config.entrypoint = None;
+    }
+    if origin.image.is_some() && !has_command(&config.cmd) && !has_command(&config.entrypoint) {
+        return Err(Error::invalid("no command specified"));
+    }
+    rules::check_config(&mut config)?;
+    let mut warnings = Vec::new();
+    rules::check_host_config(&host_config, &mut warnings, host)?;
+    resources::check(&mut host_config, &mut warnings, host.machine)?;
+    resources::fill_in(&mut host_config);
+    rules::check_platform(&config, &host_config, &mut warnings, host)?;
+    rules::check_endpoints(&config, &host_config, &endpoints, &mut warnings)?;
+    rules::fill_in(&mut config, &mut host_config, &origin, host)?;
+    log_options::check(&mut host_config.log_config, host.defaults)?;
+    let mounts = mounts::plan(&config, &host_config, &mut warnings, host)?;
+    let mut words = config
+        .entrypoint
+        .iter()
+        .chain(&config.cmd)
+        .flatten()
+        .cloned();
+    Ok((
+        Definition {
+            path: words.next().unwrap_or_default(),
+            args: words.collect(),
+            id: origin.id,
+            created_ns: origin.created_ns,
+            image: origin
+                .image
+                .map(|(id, _)| id.to_owned())
+                .unwrap_or_default(),
+            config,
+            host_config,
+            endpoints,
+            mounts,
+        },
+        warnings,
+    ))
+}
+
+/// A path as Go's `path.Clean` writes it.
+pub(crate) fn api_path(path: &str) -> String {
+    let absolute = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            ".." if absolute => {}
+            other => parts.push(other),
+        }
+    }
+    let joined = parts.join("/");
+    match (absolute, joined.is_empty()) {
+        (true, _) => format!("/{joined}"),
+        (false, true) => ".".to_owned(),
+        (false, false) => joined,
+    }
+}
+
+/// Keeps the order of a request's list and drops an empty one: what dockerd shows as null.
+pub(crate) fn none_if_empty<T>(list: Option<Vec<T>>) -> Option<Vec<T>> {
+    list.filter(|list| !list.is_empty())
+}
+
+/// An empty map for an absent one.
+pub(crate) fn or_empty(map: Option<BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
+    Some(map.unwrap_or_default())
+}

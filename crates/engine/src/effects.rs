@@ -1,0 +1,206 @@
+//! What a container's task sets off: each effect runs beside it and comes back as an input.
+//!
+//! Effects that touch what a run consists of (launch, retire, destroy) follow one another in the order they
+//! were decided; signals, freezing and timers wait for nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shim::protocol::{ProcessId, Request};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::container::Container;
+use crate::launch::{self, Launched};
+use crate::open::Inner;
+use crate::step::{Effect, Input, Ticket};
+use crate::volumes::Anonymous;
+use crate::{adopt, files};
+
+/// Sets off the effects of one container.
+pub(crate) struct Effects {
+    engine: Arc<Inner>,
+    container: Arc<Container>,
+    /// Resolves when the last effect on the run's parts is over.
+    previous: Option<oneshot::Receiver<()>>,
+    /// Ends the launch under way.
+    abort: CancellationToken,
+}
+
+impl Effects {
+    pub(crate) fn new(engine: &Arc<Inner>, container: &Arc<Container>) -> Self {
+        Self {
+            engine: engine.clone(),
+            container: container.clone(),
+            previous: None,
+            abort: CancellationToken::new(),
+        }
+    }
+
+    /// Sets one effect off. `Answer` and `ReleaseName` are the task's own and do nothing here.
+    pub(crate) fn run(&mut self, effect: Effect) {
+        match effect {
+            Effect::Launch { run } => self.launch(run),
+            Effect::Abort { .. } => self.abort.cancel(),
+            Effect::Signal {
+                run,
+                signal,
+                thaw,
+                ticket,
+            } => self.signal(run, signal, thaw, ticket),
+            Effect::Freeze { run } => {
+                self.ask_shim(Request::Pause, move |result| Input::Frozen { run, result });
+            }
+            Effect::Thaw { run } => {
+                self.ask_shim(Request::Resume, move |result| Input::Thawed { run, result });
+            }
+            Effect::Timer { timer, after } => self.again(Input::Elapsed { timer }, after),
+            Effect::Retire { .. } => self.retire(),
+            Effect::Destroy { volumes } => self.destroy(anonymous(volumes)),
+            Effect::Answer(..) | Effect::ReleaseName(_) => {}
+        }
+    }
+
+    /// Hands `input` to the task after a time.
+    pub(crate) fn again(&self, input: Input, after: Duration) {
+        let container = self.container.clone();
+        self.engine.spawn(async move {
+            tokio::time::sleep(after).await;
+            container.tell(input).await;
+        });
+    }
+
+    /// Waits for the end of the effect before, and makes the next one wait for the returned sender.
+    fn in_order(&mut self) -> (impl Future<Output = ()> + Send + use<>, oneshot::Sender<()>) {
+        let (done, over) = oneshot::channel();
+        let previous = self.previous.replace(over);
+        let turn = async move {
+            if let Some(previous) = previous {
+                // An effect that panicked is over too.
+                previous.await.unwrap_or(());
+            }
+        };
+        (turn, done)
+    }
+
+    fn launch(&mut self, run: u64) {
+        let (turn, done) = self.in_order();
+        let (engine, container) = (self.engine.clone(), self.container.clone());
+        self.abort = CancellationToken::new();
+        let abort = self.abort.clone();
+        self.engine.spawn(async move {
+            turn.await;
+            let launched = launch::launch(&engine, &container, &abort).await;
+            drop(done);
+            match launched {
+                Ok(Launched {
+                    pid,
+                    at_ns,
+                    shim,
+                    network,
+                }) => {
+                    let launched = Input::Launched {
+                        run,
+                        pid,
+                        at_ns,
+                        network,
+                    };
+                    container.tell(launched).await;
+                    tokio::select! {
+                        () = adopt::watch(&engine, &container, run, shim) => {}
+                        () = abort.cancelled() => launch::undo(&engine, container.id()).await,
+                    }
+                }
+                Err(failure) => {
+                    container.attaching.end();
+                    container.tell(Input::LaunchFailed { run, failure }).await;
+                }
+            }
+        });
+    }
+
+    /// Watches a run that another daemon launched.
+    pub(crate) fn adopt(&mut self, run: u64, shim: launch::Shim) {
+        let (engine, container) = (self.engine.clone(), self.container.clone());
+        self.engine.spawn(async move {
+            adopt::watch(&engine, &container, run, shim).await;
+        });
+    }
+
+    fn signal(&self, run: u64, signal: i32, thaw: bool, ticket: Option<Ticket>) {
+        let container = self.container.clone();
+        self.engine.spawn(async move {
+            let kill = Request::Kill {
+                process: ProcessId::Init,
+                signal,
+                all: false,
+            };
+            let result = ask(&container, &kill).await;
+            container
+                .tell(Input::Signalled {
+                    run,
+                    ticket,
+                    result,
+                })
+                .await;
+            if thaw {
+                let result = ask(&container, &Request::Resume).await;
+                container.tell(Input::Thawed { run, result }).await;
+            }
+        });
+    }
+
+    fn ask_shim(
+        &self,
+        request: Request,
+        input: impl FnOnce(Result<(), String>) -> Input + Send + 'static,
+    ) {
+        let container = self.container.clone();
+        self.engine.spawn(async move {
+            let result = ask(&container, &request).await;
+            container.tell(input(result)).await;
+        });
+    }
+
+    fn retire(&mut self) {
+        let (turn, done) = self.in_order();
+        let (engine, container) = (self.engine.clone(), self.container.clone());
+        self.engine.spawn(async move {
+            turn.await;
+            launch::retire(&engine, &container).await;
+            drop(done);
+        });
+    }
+
+    pub(crate) fn destroy(&mut self, anonymous: Anonymous) {
+        let (turn, done) = self.in_order();
+        let (engine, container) = (self.engine.clone(), self.container.clone());
+        self.engine.spawn(async move {
+            turn.await;
+            let id = container.id().clone();
+            let destroying = engine.clone();
+            let result = engine
+                .blocking(move || files::destroy(&destroying, &id, anonymous))
+                .await
+                .map_err(|error| error.message);
+            container.attaching.end();
+            drop(done);
+            container.tell(Input::Destroyed { result }).await;
+        });
+    }
+}
+
+/// What becomes of the anonymous volumes of a container that is removed with this flag.
+pub(crate) fn anonymous(volumes: bool) -> Anonymous {
+    match volumes {
+        true => Anonymous::Remove,
+        false => Anonymous::Keep,
+    }
+}
+
+async fn ask(container: &Container, request: &Request) -> Result<(), String> {
+    match container.shim().call(request).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(crate::error::Chain(&error).to_string()),
+    }
+}

@@ -1,0 +1,490 @@
+//! Execs: further processes in a running container.
+//!
+//! ```text
+//! create ─▶ Created ──start──▶ Starting ──▶ Running ──exit──▶ Exited ──EXEC_KEPT──▶ forgotten
+//!                                 └── failed ─────────────────▲
+//! ```
+//! Records live in memory: an exec belongs to the client that made it, and its process to the shim. The
+//! stream of a started exec is the shim's own connection; the server only copies.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use api::exec::{ExecConfig, ExecInspect, ExecStart, ProcessConfig};
+use api::options::WindowSize;
+use runtime::{cgroup, oci};
+use shim::protocol::{self, FailureKind, ProcessId, Reply, Request, Streams, Wanted};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+
+use crate::container::Container;
+use crate::open::Inner;
+use crate::shim_client::ShimError;
+use crate::spec::Place;
+use crate::state::Status;
+use crate::{ContainerId, Definition, Engine, Error, id, refusal, spec};
+
+/// How long an exec is remembered after its end (moby's collector runs every five minutes).
+const EXEC_KEPT: Duration = Duration::from_secs(5 * 60);
+
+/// How long a resize waits for the process to start (moby: 10 s).
+const RESIZE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a shim may take to start a process in its container.
+const EXEC_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// runc's words before the reason.
+const EXEC_FAILED: &str = "OCI runtime exec failed: exec failed: ";
+
+/// One exec.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    id: String,
+    container: Arc<Container>,
+    config: ExecConfig,
+    phase: watch::Sender<Phase>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Created,
+    Starting,
+    Running { pid: u32 },
+    Exited { code: i32, pid: u32, at: Instant },
+}
+
+/// Every exec of the engine, by id.
+#[derive(Default)]
+pub(crate) struct Execs(Mutex<HashMap<String, Arc<Exec>>>);
+
+/// The ids of one container's execs.
+#[derive(Default)]
+pub(crate) struct Table(Mutex<BTreeSet<String>>);
+
+/// A started exec as its client sees it.
+#[derive(Debug)]
+pub struct ExecStream {
+    /// Whether the process has a terminal.
+    pub tty: bool,
+    /// The connected stream, framed unless `tty`; `None` for a detached start.
+    pub stream: Option<UnixStream>,
+    /// To be waited for between the last output and the end of the client's stream.
+    pub ended: ExecEnd,
+}
+
+/// How long the end of an exec's output may come before its exit: a moment for a process that ends, and not
+/// longer for one that only closed its streams.
+const EXIT_AFTER_OUTPUT: Duration = Duration::from_millis(500);
+
+/// Knows when an exec has ended: a client that has seen the last output asks for the exit code next.
+#[derive(Debug)]
+pub struct ExecEnd(watch::Receiver<Phase>);
+
+impl ExecEnd {
+    /// Waits until the exit code is known, or a moment.
+    pub async fn wait(mut self) {
+        let exited = self
+            .0
+            .wait_for(|phase| matches!(phase, Phase::Exited { .. }));
+        // Neither a lost sender nor a process that runs on is a reason to keep the client waiting.
+        drop(tokio::time::timeout(EXIT_AFTER_OUTPUT, exited).await);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Table {
+    /// The ids, sorted.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        lock(&self.0).iter().cloned().collect()
+    }
+}
+
+impl Execs {
+    fn insert(&self, exec: &Arc<Exec>) {
+        let mut all = lock(&self.0);
+        all.retain(|_, old| !old.is_forgotten());
+        lock(&exec.container.execs.0).insert(exec.id.clone());
+        all.insert(exec.id.clone(), exec.clone());
+    }
+
+    fn find(&self, id: &str) -> Option<Arc<Exec>> {
+        let found = lock(&self.0).get(id).cloned();
+        found.filter(|exec| !exec.is_forgotten())
+    }
+}
+
+impl Exec {
+    fn is_forgotten(&self) -> bool {
+        let old = match *self.phase.borrow() {
+            Phase::Exited { at, .. } => at.elapsed() > EXEC_KEPT,
+            Phase::Created | Phase::Starting | Phase::Running { .. } => {
+                self.container.snapshot().removed
+            }
+        };
+        if old {
+            lock(&self.container.execs.0).remove(&self.id);
+        }
+        old
+    }
+
+    fn command_line(&self) -> String {
+        self.config
+            .cmd
+            .iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    fn end(&self, code: i32) {
+        let at = Instant::now();
+        self.phase.send_modify(|phase| {
+            let pid = match *phase {
+                Phase::Running { pid } => pid,
+                Phase::Created | Phase::Starting => 0,
+                Phase::Exited { .. } => return,
+            };
+            *phase = Phase::Exited { code, pid, at };
+        });
+        lock(&self.container.execs.0).remove(&self.id);
+    }
+}
+
+impl Engine {
+    /// Makes an exec (`POST /containers/{id}/exec`) and answers its id.
+    ///
+    /// # Errors
+    /// InvalidParameter without a command, Conflict when the container does not run or is paused.
+    pub async fn exec_create(&self, name: &str, config: ExecConfig) -> Result<String, Error> {
+        let container = self.container(name)?;
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            return Err(Error::invalid("No exec command specified"));
+        }
+        active(&container, name)?;
+        // As dockerd, and for the client a plain answer instead of a stream that breaks off; the start looks again.
+        let wanted = user(&container.snapshot().definition, &config);
+        if let Err(error) = container.shim().call(&Request::FindUser(wanted)).await {
+            return Err(error.into_error("look up the user of an exec"));
+        }
+        let id = id::random_hex().map_err(|source| Error::internal("make an exec's id", source))?;
+        let exec = Arc::new(Exec {
+            id: id.clone(),
+            container,
+            config,
+            phase: watch::Sender::new(Phase::Created),
+        });
+        self.inner().execs.insert(&exec);
+        let action = format!("exec_create: {}", exec.command_line());
+        self.journal_container(&exec.container, &action, &[("execID", id.clone())])?;
+        Ok(id)
+    }
+
+    /// Starts an exec (`POST /exec/{id}/start`).
+    ///
+    /// # Errors
+    /// NotFound, Conflict when it was started before or the container does not run; InvalidParameter when
+    /// the program cannot be executed (the exec's exit code is 126 or 127 then).
+    pub async fn exec_start(&self, id: &str, options: &ExecStart) -> Result<ExecStream, Error> {
+        let exec = self.exec(id)?;
+        let previous = exec.phase.send_replace(Phase::Starting);
+        if previous != Phase::Created {
+            exec.phase.send_replace(previous);
+            let what = match previous {
+                Phase::Created | Phase::Exited { .. } => "has already run",
+                Phase::Starting | Phase::Running { .. } => "is already running",
+            };
+            return Err(Error::conflict(format!("exec command {id} {what}")));
+        }
+        let started = self.exec_run(&exec, options).await;
+        if started.is_err() {
+            // The exit code was set where the reason was known; this is for all others.
+            exec.end(crate::launch::EXIT_NOT_STARTED);
+        }
+        started
+    }
+
+    async fn exec_run(&self, exec: &Arc<Exec>, options: &ExecStart) -> Result<ExecStream, Error> {
+        let container = &exec.container;
+        active(container, container.id().as_str())?;
+        let snapshot = container.snapshot();
+        let config = &exec.config;
+        let process = process(&snapshot.definition, config, self.inner().bounding)?;
+        let attach = (!options.detach).then_some(Streams {
+            stdin: config.attach_stdin,
+            stdout: config.attach_stdout,
+            stderr: config.attach_stderr,
+        });
+        let size = options.console_size.or(config.console_size).and_then(size);
+        let request = Request::Exec(Box::new(protocol::Exec {
+            id: exec.id.clone(),
+            user: user(&snapshot.definition, config),
+            process: Box::new(process),
+            stdin: config.attach_stdin && !options.detach,
+            size,
+            attach,
+        }));
+        let action = format!("exec_start: {}", exec.command_line());
+        self.journal_container(container, &action, &[("execID", exec.id.clone())])?;
+        let failed = |source| Error::internal("talk to the container's shim", source);
+        let mut connection = container.shim().connect().map_err(failed)?;
+        let answer = tokio::time::timeout(EXEC_TIMEOUT, connection.call(&request))
+            .await
+            .unwrap_or(Err(ShimError::Timeout));
+        match answer {
+            Ok(Reply::Executed { pid }) => {
+                // Its exit may have been told already.
+                exec.phase.send_if_modified(|phase| {
+                    let starting = *phase == Phase::Starting;
+                    if starting {
+                        *phase = Phase::Running { pid };
+                    }
+                    starting
+                });
+                Ok(ExecStream {
+                    tty: config.tty,
+                    stream: (!options.detach).then(|| connection.into_stream()),
+                    ended: ExecEnd(exec.phase.subscribe()),
+                })
+            }
+            Ok(other) => Err(ShimError::unexpected(&other).into_error("exec")),
+            Err(error) => Err(failure(exec, error)),
+        }
+    }
+
+    /// Sets the size of an exec's terminal (`POST /exec/{id}/resize`); waits a while for a process that is
+    /// not there yet.
+    ///
+    /// # Errors
+    /// NotFound, Conflict when the process is not there in time or has ended.
+    pub async fn exec_resize(&self, id: &str, size: WindowSize) -> Result<(), Error> {
+        let exec = self.exec(id)?;
+        let mut phase = exec.phase.subscribe();
+        let running = phase.wait_for(|phase| match phase {
+            Phase::Created | Phase::Starting => false,
+            Phase::Running { .. } | Phase::Exited { .. } => true,
+        });
+        let running = match tokio::time::timeout(RESIZE_PATIENCE, running).await {
+            Ok(Ok(phase)) => matches!(*phase, Phase::Running { .. }),
+            Ok(Err(_)) | Err(_) => false,
+        };
+        if !running {
+            return Err(Error::conflict(format!("exec process {id} is not running")));
+        }
+        let request = Request::Resize {
+            process: ProcessId::Exec(exec.id.clone()),
+            size: protocol::Size {
+                width: size.width,
+                height: size.height,
+            },
+        };
+        match exec.container.shim().call(&request).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.into_error("resize an exec's terminal")),
+        }
+    }
+
+    /// What an exec is and does (`GET /exec/{id}/json`).
+    ///
+    /// # Errors
+    /// NotFound, also some minutes after its end.
+    pub fn exec_inspect(&self, id: &str) -> Result<ExecInspect, Error> {
+        let exec = self.exec(id)?;
+        let phase = *exec.phase.borrow();
+        let (running, exit_code, pid) = match phase {
+            Phase::Created | Phase::Starting => (false, None, 0),
+            Phase::Running { pid } => (true, None, pid),
+            Phase::Exited { code, pid, .. } => (false, Some(code.into()), pid),
+        };
+        let config = &exec.config;
+        let mut words = config.cmd.iter().flatten().cloned();
+        Ok(ExecInspect {
+            id: exec.id.clone(),
+            running,
+            exit_code,
+            process_config: ProcessConfig {
+                tty: config.tty,
+                entrypoint: words.next().unwrap_or_default(),
+                arguments: words.collect(),
+                privileged: Some(config.privileged),
+                user: config.user.clone(),
+            },
+            open_stdin: config.attach_stdin,
+            open_stderr: config.attach_stderr,
+            open_stdout: config.attach_stdout,
+            can_remove: false,
+            container_id: exec.container.id().to_string(),
+            detach_keys: config.detach_keys.clone(),
+            pid: pid.into(),
+        })
+    }
+
+    /// The container of an exec, for the server's version and policy decisions.
+    ///
+    /// # Errors
+    /// NotFound.
+    pub fn exec_container(&self, id: &str) -> Result<ContainerId, Error> {
+        Ok(self.exec(id)?.container.id().clone())
+    }
+
+    fn exec(&self, id: &str) -> Result<Arc<Exec>, Error> {
+        self.inner()
+            .execs
+            .find(id)
+            .ok_or_else(|| Error::not_found(format!("No such exec instance: {id}")))
+    }
+}
+
+/// Whether a container can take another process; `name` is what the client called it.
+fn active(container: &Container, name: &str) -> Result<(), Error> {
+    match container.snapshot().status {
+        Status::Running => Ok(()),
+        Status::Paused => Err(Error::conflict(format!(
+            "Container {name} is paused, unpause the container before exec"
+        ))),
+        Status::Restarting => Err(refusal::restarting(container)),
+        Status::Created | Status::Removing | Status::Exited | Status::Dead => Err(Error::conflict(
+            format!("container {} is not running", container.id()),
+        )),
+    }
+}
+
+/// Who an exec's process is: the container's own user unless it says otherwise.
+fn user(definition: &Definition, config: &ExecConfig) -> Wanted {
+    let mut wanted = spec::user(definition);
+    if !config.user.is_empty() {
+        wanted.user.clone_from(&config.user);
+    }
+    wanted
+}
+
+/// The process of an exec: the container's own, with what the exec says otherwise.
+fn process(
+    definition: &Definition,
+    config: &ExecConfig,
+    bounding: u64,
+) -> Result<oci::Process, Error> {
+    let mut merged = definition.clone();
+    let mut words = config.cmd.iter().flatten().cloned();
+    merged.path = words.next().unwrap_or_default();
+    merged.args = words.collect();
+    merged.config.tty = config.tty;
+    if !config.working_dir.is_empty() {
+        merged.config.working_dir.clone_from(&config.working_dir);
+    }
+    let environment = merged.config.env.get_or_insert_default();
+    environment.extend(config.env.iter().flatten().cloned());
+    let host = &mut merged.host_config;
+    host.privileged |= config.privileged;
+    // What the process does not have of its own, and what need not be looked up for it.
+    host.console_size = [0, 0];
+    host.devices = None;
+    for mode in [
+        &mut host.network_mode,
+        &mut host.ipc_mode,
+        &mut host.pid_mode,
+    ] {
+        if mode.starts_with("container:") {
+            *mode = String::new();
+        }
+    }
+    let place = Place {
+        directory: Path::new("/"),
+        cgroup_v2: cgroup::version() == cgroup::Version::V2,
+        bounding,
+        cgroup_parent: cgroup::PARENT,
+        peers: &BTreeMap::new(),
+        sources: &BTreeMap::new(),
+    };
+    let spec = spec::generate(&merged, &place)?;
+    let process = spec.process().clone();
+    Ok(process.expect("every specification has a process"))
+}
+
+fn size([height, width]: [u32; 2]) -> Option<protocol::Size> {
+    Some(protocol::Size {
+        width: u16::try_from(width).ok()?,
+        height: u16::try_from(height).ok()?,
+    })
+}
+
+fn failure(exec: &Exec, error: ShimError) -> Error {
+    let ShimError::Refused { kind, message } = error else {
+        return error.into_error("exec");
+    };
+    match kind {
+        FailureKind::NotFound | FailureKind::NotExecutable => {
+            exec.end(if kind == FailureKind::NotFound {
+                127
+            } else {
+                126
+            });
+            Error::invalid(format!("{EXEC_FAILED}{message}"))
+        }
+        FailureKind::NoUser => Error::new(crate::Class::Internal, message),
+        FailureKind::Other | FailureKind::Invalid | FailureKind::Internal => {
+            Error::new(crate::Class::Internal, format!("{EXEC_FAILED}{message}"))
+        }
+        FailureKind::NotRunning | FailureKind::Busy => {
+            Error::conflict(format!("container {} is not running", exec.container.id()))
+        }
+    }
+}
+
+/// An exec of this container has ended: saved nowhere but here, so the shim's record of it can go.
+pub(crate) async fn exited(
+    engine: &Arc<Inner>,
+    container: &Arc<Container>,
+    exec_id: &str,
+    code: i32,
+) {
+    if let Some(exec) = engine.execs.find(exec_id) {
+        ended(engine, &exec, code);
+    }
+    let acknowledge = Request::Acknowledge {
+        process: ProcessId::Exec(exec_id.to_owned()),
+    };
+    if let Err(error) = container.shim().call(&acknowledge).await {
+        tracing::debug!(exec_id, %error, "acknowledge an exec's exit");
+    }
+    let record = container
+        .shim()
+        .run_dir()
+        .join(protocol::exec_record_name(exec_id));
+    let removed = engine
+        .blocking(move || match std::fs::remove_file(&record) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::internal("remove an exec's exit record", source))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        })
+        .await;
+    if let Err(error) = removed {
+        tracing::warn!(exec_id, error = %error.message, "leftover of an exec");
+    }
+}
+
+/// The shim of this container is gone, and its execs with it.
+pub(crate) async fn all_lost(engine: &Arc<Inner>, container: &Arc<Container>, code: i32) {
+    for id in container.execs.ids() {
+        if let Some(exec) = engine.execs.find(&id) {
+            let never_ran = *exec.phase.borrow() == Phase::Created;
+            if !never_ran {
+                ended(engine, &exec, code);
+            }
+        }
+    }
+}
+
+fn ended(engine: &Arc<Inner>, exec: &Exec, code: i32) {
+    exec.end(code);
+    let attributes = [("execID", exec.id.clone()), ("exitCode", code.to_string())];
+    if let Err(error) = engine.journal_container(&exec.container, "exec_die", &attributes) {
+        tracing::error!(exec = exec.id, error = %error.message, "an event is lost");
+    }
+}

@@ -1,0 +1,164 @@
+//! The files and directories of a container: made by create, completed by each launch, destroyed by remove.
+//!
+//! ```text
+//! <data root>/containers/<id>/   container.json   the definition, for rebuilding the database
+//!                                upper/ work/     the overlay's writable half
+//!                                hostname hosts resolv.conf   bound into the container
+//!                                <id>-json.log    the shim's
+//! <exec root>/containers/<id>/   shim.sock exit.json          the shim's
+//! ```
+//! Everything here blocks.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use sys::file::{self, Durability};
+
+use crate::definition::Definition;
+use crate::error::Error;
+use crate::open::Inner;
+use crate::volumes::{self, Anonymous};
+use crate::{ContainerId, launch};
+
+/// Container directories: the root of the host alone looks into them (dockerd: 0710).
+const DIRECTORY_MODE: u32 = 0o710;
+
+/// The root directory of a container, as every image's `/`.
+const ROOT_MODE: u32 = 0o755;
+
+/// Files that the container reads.
+const READABLE_MODE: u32 = 0o644;
+
+/// Files that only the engine reads.
+const PRIVATE_MODE: u32 = 0o600;
+
+/// Makes a container's directory with all that does not change from run to run.
+pub(crate) fn make(engine: &Inner, definition: &Definition, name: &str) -> Result<(), Error> {
+    let path = engine.config.container_dir(&definition.id);
+    let failed = |source| Error::internal(format!("make {}", path.display()), source);
+    let parent = file::open_directory(&engine.config.containers_dir()).map_err(failed)?;
+    let id = definition.id.as_str().as_bytes();
+    file::make_directory_at(parent.as_fd(), id, DIRECTORY_MODE).map_err(failed)?;
+    let directory = file::open_directory_at(parent.as_fd(), id).map_err(failed)?;
+    sys::fault!("engine.create.directory");
+    file::make_directory_at(directory.as_fd(), b"upper", ROOT_MODE).map_err(failed)?;
+    file::make_directory_at(directory.as_fd(), b"work", ROOT_MODE).map_err(failed)?;
+    write_definition(engine, definition, name)
+}
+
+/// Writes `container.json`, which outlives the database.
+pub(crate) fn write_definition(
+    engine: &Inner,
+    definition: &Definition,
+    name: &str,
+) -> Result<(), Error> {
+    #[derive(serde::Serialize)]
+    struct File<'a> {
+        name: &'a str,
+        #[serde(flatten)]
+        definition: &'a Definition,
+    }
+    let json = serde_json::to_vec(&File { name, definition })
+        .map_err(|source| Error::internal("write container.json", source))?;
+    write(
+        engine,
+        &definition.id,
+        "container.json",
+        &json,
+        PRIVATE_MODE,
+    )
+}
+
+/// Writes one of the files that the container sees.
+pub(crate) fn write_readable(
+    engine: &Inner,
+    id: &ContainerId,
+    name: &str,
+    text: &str,
+) -> Result<(), Error> {
+    write(engine, id, name, text.as_bytes(), READABLE_MODE)
+}
+
+fn write(
+    engine: &Inner,
+    id: &ContainerId,
+    name: &str,
+    bytes: &[u8],
+    mode: u32,
+) -> Result<(), Error> {
+    let path = engine.config.container_dir(id);
+    file::open_directory(&path)
+        .and_then(|directory| {
+            file::write_atomic(
+                directory.as_fd(),
+                name.as_ref(),
+                bytes,
+                mode,
+                Durability::None,
+            )
+        })
+        .map_err(|source| Error::internal(format!("write {}", path.join(name).display()), source))
+}
+
+/// Makes an empty run directory; what an earlier run left there goes.
+pub(crate) fn make_run_dir(run_dir: &Path) -> Result<(), Error> {
+    let failed = |source| Error::internal(format!("make {}", run_dir.display()), source);
+    let (parent, name) = split(run_dir);
+    let parent = file::open_directory(parent).map_err(failed)?;
+    match file::make_directory_at(parent.as_fd(), name, DIRECTORY_MODE) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            file::remove_tree(parent.as_fd(), name).map_err(failed)?;
+            file::make_directory_at(parent.as_fd(), name, DIRECTORY_MODE).map_err(failed)
+        }
+        other => other.map_err(failed),
+    }
+}
+
+/// Removes a run directory; a missing one is fine.
+pub(crate) fn remove_run_dir(run_dir: &Path) -> Result<(), Error> {
+    remove_directory(run_dir)
+}
+
+/// Removes a directory with all that is in it; a missing one is fine.
+pub(crate) fn remove_directory(path: &Path) -> Result<(), Error> {
+    let (parent, name) = split(path);
+    let removed =
+        file::open_directory(parent).and_then(|parent| file::remove_tree(parent.as_fd(), name));
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::internal(format!("remove {}", path.display()), error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn split(path: &Path) -> (&Path, &[u8]) {
+    use std::os::unix::ffi::OsStrExt as _;
+    let parent = path
+        .parent()
+        .expect("the roots are absolute paths with a container's id below");
+    let name = path
+        .file_name()
+        .expect("the last component is a container's id");
+    (parent, name.as_bytes())
+}
+
+/// Destroys everything of a container but its row: what is left of a run, its files, its volumes, its hold on
+/// the image.
+/// All parts are tried; the first failure is returned, and calling it again is fine.
+pub(crate) fn destroy(engine: &Inner, id: &ContainerId, anonymous: Anonymous) -> Result<(), Error> {
+    let run = if engine.config.run_dir(id).exists() {
+        launch::undo_blocking(engine, id)
+    } else {
+        engine.networks.detach(id)
+    };
+    sys::fault!("engine.destroy.run");
+    let files = remove_directory(&engine.config.container_dir(id));
+    sys::fault!("engine.destroy.files");
+    let volumes = volumes::release(engine, id, anonymous);
+    sys::fault!("engine.destroy.volumes");
+    let image = engine.images.release(id.as_str()).map_err(Error::from);
+    sys::fault!("engine.destroy.image");
+    run.and(files).and(volumes).and(image)
+}

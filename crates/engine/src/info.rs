@@ -1,0 +1,390 @@
+//! `docker info` and `docker version`: what the machine is and what this engine offers.
+//!
+//! [`Kernel`] is read once from /proc and /sys; the rest is rendering.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use api::system::{
+    Component, IndexInfo, PlatformName, PluginsInfo, RegistryConfig, RuntimeInfo, SwarmInfo,
+    SystemInfo, SystemVersion,
+};
+
+use crate::inspect::STORAGE_DRIVER;
+use crate::{Config, Defaults};
+
+/// What the machine says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    /// `uname -r`.
+    pub release: String,
+    /// The host's name.
+    pub hostname: String,
+    /// `PRETTY_NAME` of os-release.
+    pub operating_system: String,
+    /// `VERSION_ID` of os-release.
+    pub os_version: String,
+    /// CPUs that are online.
+    pub cpus: usize,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Whether cgroup v2 is in use.
+    pub cgroup_v2: bool,
+    /// Whether IPv4 packets are forwarded.
+    pub ipv4_forwarding: bool,
+    /// Whether swap can be limited.
+    pub swap_limit: bool,
+}
+
+/// The machine's word for the architecture, and Go's.
+const MACHINE: (&str, &str) = if cfg!(target_arch = "aarch64") {
+    ("aarch64", "arm64")
+} else {
+    ("x86_64", "amd64")
+};
+
+/// The version of the API that is served, and the oldest.
+const API_VERSION: &str = "1.51";
+const API_VERSION_MIN: &str = "1.12";
+
+/// The index of Docker Hub, as clients expect it for `docker login`.
+const INDEX: &str = "https://index.docker.io/v1/";
+
+/// Networks whose registries need no TLS.
+const INSECURE: &[&str] = &["::1/128", "127.0.0.0/8"];
+
+impl Kernel {
+    /// Reads /proc, /sys and os-release; what is not there is empty. Blocks.
+    pub fn read() -> Self {
+        let text = |path: &str| {
+            std::fs::read_to_string(path)
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
+        let memory = text("/proc/meminfo");
+        let total = memory
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"));
+        let kib = total.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok());
+        let release = match text("/etc/os-release") {
+            none if none.is_empty() => text("/usr/lib/os-release"),
+            some => some,
+        };
+        let cgroup_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let swap_v1 = Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists();
+        Self {
+            release: text("/proc/sys/kernel/osrelease"),
+            hostname: text("/proc/sys/kernel/hostname"),
+            operating_system: os_release(&release, "PRETTY_NAME").unwrap_or_else(|| "Linux".into()),
+            os_version: os_release(&release, "VERSION_ID").unwrap_or_default(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: kib.unwrap_or(0) * 1024,
+            cgroup_v2,
+            ipv4_forwarding: text("/proc/sys/net/ipv4/ip_forward") == "1",
+            swap_limit: cgroup_v2 || swap_v1,
+        }
+    }
+}
+
+/// The value of a key of os-release(5), without its quotes.
+fn os_release(text: &str, key: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let value = line.strip_prefix(key)?.strip_prefix('=')?;
+        let bare = value.trim_matches(['"', '\'']);
+        Some(bare.replace("\\\"", "\""))
+    })
+}
+
+/// What of the engine is shown by `info` and changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// Containers that run, not counting paused ones.
+    pub running: i64,
+    /// Containers that are paused.
+    pub paused: i64,
+    /// All other containers.
+    pub stopped: i64,
+    /// Images.
+    pub images: i64,
+    /// Subscribers of events.
+    pub event_listeners: usize,
+    /// File descriptors of the daemon.
+    pub open_files: i64,
+    /// Tasks of the daemon.
+    pub tasks: i64,
+}
+
+/// What of the daemon is shown by `info`.
+#[derive(Clone, Copy, Debug)]
+pub struct Daemon<'a> {
+    /// The engine's own id, made once per data root.
+    pub id: &'a str,
+    /// The version of Cooper.
+    pub version: &'a str,
+    /// Directories.
+    pub config: &'a Config,
+    /// Settings that may change.
+    pub defaults: &'a Defaults,
+    /// Whether `--debug` is on.
+    pub debug: bool,
+    /// Mirrors of Docker Hub.
+    pub mirrors: &'a [String],
+    /// Registries without TLS, besides loopback.
+    pub insecure: &'a [String],
+    /// What is amiss with this machine.
+    pub warnings: &'a [String],
+    /// The runtimes that containers may name; the first is the default.
+    pub runtimes: &'a [&'a str],
+}
+
+/// Renders `GET /info`. `now` is RFC 3339.
+pub fn info(daemon: &Daemon<'_>, kernel: &Kernel, counts: &Counts, now: String) -> SystemInfo {
+    let v1 = !kernel.cgroup_v2;
+    SystemInfo {
+        id: daemon.id.to_owned(),
+        containers: counts.running + counts.paused + counts.stopped,
+        containers_running: counts.running,
+        containers_paused: counts.paused,
+        containers_stopped: counts.stopped,
+        images: counts.images,
+        driver: STORAGE_DRIVER.to_owned(),
+        driver_status: Some(driver_status()),
+        plugins: plugins(),
+        memory_limit: true,
+        swap_limit: kernel.swap_limit,
+        cpu_cfs_period: true,
+        cpu_cfs_quota: true,
+        cpu_shares: true,
+        cpu_set: true,
+        pids_limit: true,
+        kernel_memory_tcp: v1,
+        oom_kill_disable: v1,
+        ipv4_forwarding: kernel.ipv4_forwarding,
+        debug: daemon.debug,
+        n_fd: counts.open_files,
+        n_goroutines: counts.tasks,
+        system_time: now,
+        logging_driver: daemon.defaults.log_driver.clone(),
+        cgroup_driver: "cgroupfs".to_owned(),
+        cgroup_version: if v1 { "1" } else { "2" }.to_owned(),
+        n_events_listener: i64::try_from(counts.event_listeners).unwrap_or(i64::MAX),
+        kernel_version: kernel.release.clone(),
+        operating_system: kernel.operating_system.clone(),
+        os_version: kernel.os_version.clone(),
+        os_type: "linux".to_owned(),
+        architecture: MACHINE.0.to_owned(),
+        index_server_address: INDEX.to_owned(),
+        registry_config: Some(registries(daemon)),
+        ncpu: i64::try_from(kernel.cpus).unwrap_or(i64::MAX),
+        mem_total: i64::try_from(kernel.memory_bytes).unwrap_or(i64::MAX),
+        docker_root_dir: daemon.config.data_root.to_string_lossy().into_owned(),
+        name: kernel.hostname.clone(),
+        labels: daemon.defaults.labels.clone(),
+        server_version: daemon.version.to_owned(),
+        runtimes: Some(
+            daemon
+                .runtimes
+                .iter()
+                .map(|name| ((*name).to_owned(), runtime()))
+                .collect(),
+        ),
+        default_runtime: daemon
+            .runtimes
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        swarm: SwarmInfo {
+            local_node_state: "inactive".to_owned(),
+            ..SwarmInfo::default()
+        },
+        // Containers always outlive the daemon.
+        live_restore_enabled: true,
+        init_binary: "cooper".to_owned(),
+        security_options: Some(security_options(kernel)),
+        firewall_backend: Some(api::system::FirewallInfo {
+            driver: "nftables".to_owned(),
+            info: None,
+        }),
+        cdi_spec_dirs: Some(Vec::new()),
+        warnings: Some(daemon.warnings.to_vec()).filter(|warnings| !warnings.is_empty()),
+        ..SystemInfo::default()
+    }
+}
+
+fn security_options(kernel: &Kernel) -> Vec<String> {
+    let mut options = vec!["name=seccomp,profile=builtin".to_owned()];
+    if kernel.cgroup_v2 {
+        options.push("name=cgroupns".to_owned());
+    }
+    options
+}
+
+fn driver_status() -> Vec<[String; 2]> {
+    [
+        ("Supports d_type", "true"),
+        ("Using metacopy", "false"),
+        ("Native Overlay Diff", "true"),
+        ("userxattr", "false"),
+    ]
+    .map(|(key, value)| [key.to_owned(), value.to_owned()])
+    .to_vec()
+}
+
+fn plugins() -> PluginsInfo {
+    let owned = |words: &[&str]| Some(words.iter().map(ToString::to_string).collect());
+    PluginsInfo {
+        volume: owned(&["local"]),
+        network: owned(&["bridge", "host", "null"]),
+        authorization: None,
+        log: owned(&["json-file", "local"]),
+    }
+}
+
+/// All names mean the runtime that is part of the binary.
+fn runtime() -> RuntimeInfo {
+    RuntimeInfo {
+        path: "cooper".to_owned(),
+        ..RuntimeInfo::default()
+    }
+}
+
+fn registries(daemon: &Daemon<'_>) -> RegistryConfig {
+    let index = |name: &str, mirrors: &[String], official: bool, secure: bool| IndexInfo {
+        mirrors: mirrors.to_vec(),
+        name: name.to_owned(),
+        official,
+        secure,
+    };
+    let hub = index("docker.io", daemon.mirrors, true, true);
+    let mut configs: BTreeMap<String, IndexInfo> = BTreeMap::new();
+    configs.insert("docker.io".to_owned(), hub);
+    let mut networks: Vec<String> = INSECURE.iter().map(ToString::to_string).collect();
+    for registry in daemon.insecure {
+        if registry.contains('/') {
+            networks.push(registry.clone());
+        } else {
+            configs.insert(registry.clone(), index(registry, &[], false, false));
+        }
+    }
+    RegistryConfig {
+        index_configs: configs,
+        insecure_registry_cidrs: networks,
+        mirrors: Some(daemon.mirrors.to_vec()).filter(|mirrors| !mirrors.is_empty()),
+    }
+}
+
+/// Renders `GET /version`. `commit` and `built` are empty where the build does not say.
+pub fn version(version: &str, commit: &str, built: &str, kernel: &Kernel) -> SystemVersion {
+    let details: BTreeMap<String, String> = [
+        ("ApiVersion", API_VERSION),
+        ("Arch", MACHINE.1),
+        ("BuildTime", built),
+        ("Experimental", "false"),
+        ("GitCommit", commit),
+        ("GoVersion", ""),
+        ("KernelVersion", &kernel.release),
+        ("MinAPIVersion", API_VERSION_MIN),
+        ("Os", "linux"),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect();
+    SystemVersion {
+        platform: PlatformName {
+            name: "Cooper".to_owned(),
+        },
+        components: vec![Component {
+            name: "Engine".to_owned(),
+            version: version.to_owned(),
+            details: Some(details),
+        }],
+        version: version.to_owned(),
+        api_version: API_VERSION.to_owned(),
+        min_api_version: API_VERSION_MIN.to_owned(),
+        git_commit: commit.to_owned(),
+        go_version: String::new(),
+        os: "linux".to_owned(),
+        arch: MACHINE.1.to_owned(),
+        kernel_version: kernel.release.clone(),
+        experimental: false,
+        build_time: built.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn os_release_values_lose_their_quotes() {
+        let text =
+            "NAME=x\nPRETTY_NAME=\"Debian GNU/Linux forky/sid\"\nID=debian\nVERSION_ID='13'\n";
+        assert_eq!(
+            os_release(text, "PRETTY_NAME").unwrap(),
+            "Debian GNU/Linux forky/sid"
+        );
+        assert_eq!(os_release(text, "VERSION_ID").unwrap(), "13");
+        assert_eq!(os_release(text, "VERSION"), None);
+    }
+
+    /// The keys that dockerd 28.5.2 sends and clients read; what belongs to containerd alone is left out.
+    const KEYS: &str = "ID Containers ContainersRunning ContainersPaused ContainersStopped Images Driver \
+        DriverStatus Plugins MemoryLimit SwapLimit CpuCfsPeriod CpuCfsQuota CPUShares CPUSet \
+        PidsLimit IPv4Forwarding Debug NFd OomKillDisable NGoroutines SystemTime \
+        LoggingDriver CgroupDriver CgroupVersion NEventsListener KernelVersion \
+        OperatingSystem OSVersion OSType Architecture IndexServerAddress RegistryConfig NCPU \
+        MemTotal GenericResources DockerRootDir HttpProxy HttpsProxy NoProxy Name Labels \
+        ExperimentalBuild ServerVersion Runtimes DefaultRuntime Swarm LiveRestoreEnabled \
+        Isolation InitBinary ContainerdCommit RuncCommit InitCommit SecurityOptions \
+        FirewallBackend CDISpecDirs Warnings";
+
+    #[test]
+    fn info_has_dockerds_keys() {
+        let config = Config::new(
+            Path::new("/data"),
+            Path::new("/run"),
+            Path::new("/bin/cooper"),
+        );
+        let defaults = Defaults::default();
+        let daemon = Daemon {
+            id: "x",
+            version: "0",
+            config: &config,
+            defaults: &defaults,
+            debug: false,
+            mirrors: &[],
+            insecure: &["registry:5000".to_owned(), "10.0.0.0/8".to_owned()],
+            warnings: &[],
+            runtimes: &["runc", "cooper"],
+        };
+        let kernel = Kernel::read();
+        let counts = Counts {
+            running: 1,
+            paused: 2,
+            stopped: 3,
+            ..Counts::default()
+        };
+        let shown = info(&daemon, &kernel, &counts, String::new());
+        assert_eq!(shown.containers, 6);
+        let value = serde_json::to_value(&shown).unwrap();
+        for key in KEYS.split(' ') {
+            assert!(value.get(key).is_some(), "{key}");
+        }
+        assert_eq!(value["Swarm"]["LocalNodeState"], "inactive");
+        assert_eq!(value["Warnings"], serde_json::Value::Null);
+        let registries = &value["RegistryConfig"];
+        assert_eq!(registries["IndexConfigs"]["registry:5000"]["Secure"], false);
+        assert_eq!(registries["InsecureRegistryCIDRs"][2], "10.0.0.0/8");
+        assert!(kernel.memory_bytes > 0 && kernel.cpus > 0 && !kernel.release.is_empty());
+    }
+
+    #[test]
+    fn version_names_the_api_in_both_places() {
+        let shown = version("1.0", "abc", "", &Kernel::read());
+        assert_eq!(shown.api_version, "1.51");
+        let details = shown.components[0].details.as_ref().unwrap();
+        assert_eq!(details["MinAPIVersion"], "1.12");
+        assert_eq!(details["GitCommit"], "abc");
+    }
+}

@@ -1,0 +1,320 @@
+//! Starting a run, and undoing or ending it: everything between the engine and one shim.
+//!
+//! The order of a launch: run directory, network and spec → a shim (parked or fresh) makes the init → those who wait
+//! to attach are connected → the program starts. Only then is anything saved; a daemon that dies before that
+//! has promised nothing, and the sweep of the next one ends what it finds.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::process::Child;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::cgroup::{self, Cgroup, CgroupPath};
+use shim::protocol::{FailureKind, ProcessId, Reply, Request};
+use tokio_util::sync::CancellationToken;
+
+use crate::container::Container;
+use crate::error::Chain;
+use crate::open::Inner;
+use crate::prepare::Prepared;
+use crate::shim_client::{Address, Connection, ShimError};
+use crate::state::Attached;
+use crate::step::Failure;
+use crate::{Class, ContainerId, Error, files, peer, pool, prepare};
+
+/// How long making and starting a container may take before it is given up: far longer than any mount on a
+/// disk that works.
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long a shim may take to end after it was let go, before it is killed.
+const SHIM_END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Docker's exit code for a start that failed for a reason of its own.
+pub(crate) const EXIT_NOT_STARTED: i32 = 128;
+
+/// dockerd's words before runc's.
+const CREATE_FAILED: &str = "failed to create task for container: failed to create shim task: \
+     OCI runtime create failed: runc create failed: ";
+
+/// A shim: the connection that is its control, then its watch, and the process if this daemon started it.
+#[derive(Debug)]
+pub(crate) struct Shim {
+    pub(crate) connection: Connection,
+    pub(crate) child: Option<Child>,
+    /// It came from the pool.
+    pub(crate) parked: bool,
+}
+
+/// A run that has begun.
+pub(crate) struct Launched {
+    pub(crate) pid: u32,
+    pub(crate) at_ns: i64,
+    pub(crate) shim: Shim,
+    pub(crate) network: Option<Box<Attached>>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            exit_code: EXIT_NOT_STARTED,
+            class: error.class,
+            message: error.message,
+        }
+    }
+}
+
+/// Starts a run. When it fails, or `abort` is cancelled, nothing of it is left.
+pub(crate) async fn launch(
+    engine: &Arc<Inner>,
+    container: &Arc<Container>,
+    abort: &CancellationToken,
+) -> Result<Launched, Failure> {
+    let prepared = {
+        let (engine, container) = (engine.clone(), container.clone());
+        let preparing = engine.clone();
+        engine
+            .blocking(move || prepare::launch(&preparing, &container.snapshot()))
+            .await
+    };
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            undo(engine, container.id()).await;
+            return Err(error.into());
+        }
+    };
+    let launched = tokio::select! {
+        launched = tokio::time::timeout(LAUNCH_TIMEOUT, begin(engine, container, prepared)) => {
+            launched.unwrap_or_else(|_| Err(Failure {
+                exit_code: EXIT_NOT_STARTED,
+                class: Class::Internal,
+                message: format!("the container was not started within {} s", LAUNCH_TIMEOUT.as_secs()),
+            }))
+        }
+        () = abort.cancelled() => Err(Failure {
+            exit_code: 137,
+            class: Class::Conflict,
+            message: format!("the start of container {} was interrupted", container.id()),
+        }),
+    };
+    if launched.is_err() {
+        undo(engine, container.id()).await;
+    }
+    launched
+}
+
+async fn begin(
+    engine: &Arc<Inner>,
+    container: &Arc<Container>,
+    prepared: Prepared,
+) -> Result<Launched, Failure> {
+    let Prepared {
+        create,
+        netns,
+        forwards,
+        held,
+        network,
+    } = prepared;
+    let create = Request::Create(Box::new(create));
+    let fds: Vec<_> = netns.iter().chain(&forwards).map(AsFd::as_fd).collect();
+    let (mut shim, pid) = create_init(engine, &create, &fds).await?;
+    // From here on the shim alone has the ports: with its copies they are free again.
+    drop((netns, forwards, held));
+    sys::fault!("engine.launch.created");
+    let started = start(container, &mut shim).await;
+    match started {
+        Ok(at_ns) => Ok(Launched {
+            pid,
+            at_ns,
+            shim,
+            network,
+        }),
+        Err(error) => {
+            end(shim).await;
+            Err(failure(error))
+        }
+    }
+}
+
+/// Has a shim make the init. A parked one that died meanwhile is no reason to fail.
+async fn create_init(
+    engine: &Arc<Inner>,
+    create: &Request,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(Shim, u32), Failure> {
+    if let Some(mut shim) = engine.pool.take() {
+        match shim.connection.call_with(create, fds).await {
+            Err(ShimError::Io(error)) => {
+                tracing::warn!(%error, "a parked shim had died");
+                end(shim).await;
+            }
+            answer => return created(shim, answer).await,
+        }
+    }
+    let mut shim = pool::spawn(engine).await?;
+    let answer = shim.connection.call_with(create, fds).await;
+    created(shim, answer).await
+}
+
+async fn created(shim: Shim, answer: Result<Reply, ShimError>) -> Result<(Shim, u32), Failure> {
+    match answer {
+        Ok(Reply::Created { pid }) => Ok((shim, pid)),
+        Ok(other) => {
+            end(shim).await;
+            Err(failure(ShimError::unexpected(&other)))
+        }
+        Err(error) => {
+            end(shim).await;
+            Err(failure(error))
+        }
+    }
+}
+
+async fn start(container: &Container, shim: &mut Shim) -> Result<i64, ShimError> {
+    container.attaching.connect(container.shim()).await?;
+    let at_ns = match shim.connection.call(&Request::Start).await? {
+        Reply::Started { at_ns } => at_ns,
+        other => return Err(ShimError::unexpected(&other)),
+    };
+    sys::fault!("engine.launch.started");
+    Ok(at_ns)
+}
+
+/// Words for a start that failed, as dockerd and runc say it: clients look for parts of them.
+fn failure(error: ShimError) -> Failure {
+    let ShimError::Refused { kind, message } = error else {
+        return Failure {
+            exit_code: EXIT_NOT_STARTED,
+            class: Class::Internal,
+            message: format!("failed to create task for container: {}", Chain(&error)),
+        };
+    };
+    if kind == FailureKind::NoUser {
+        return Failure {
+            exit_code: EXIT_NOT_STARTED,
+            class: Class::Internal,
+            message,
+        };
+    }
+    let (exit_code, class) = match kind {
+        FailureKind::NotFound => (127, Class::InvalidParameter),
+        FailureKind::NotExecutable => (126, Class::InvalidParameter),
+        FailureKind::Invalid => (EXIT_NOT_STARTED, Class::InvalidParameter),
+        FailureKind::NoUser
+        | FailureKind::Other
+        | FailureKind::NotRunning
+        | FailureKind::Busy
+        | FailureKind::Internal => (EXIT_NOT_STARTED, Class::Internal),
+    };
+    Failure {
+        exit_code,
+        class,
+        message: format!("{CREATE_FAILED}{message}"),
+    }
+}
+
+/// Lets a run go whose exit is saved: the shim removes the cgroup and ends, then the run directory goes.
+/// Blocks until the cgroup and the directory are gone, so that the next run finds nothing of this one.
+pub(crate) async fn retire(engine: &Arc<Inner>, container: &Arc<Container>) {
+    let acknowledge = Request::Acknowledge {
+        process: ProcessId::Init,
+    };
+    match container.shim().call(&acknowledge).await {
+        Ok(_) => {
+            sys::fault!("engine.retire.acknowledged");
+            let run_dir = container.shim().run_dir().to_owned();
+            let (retiring, id) = (engine.clone(), container.id().clone());
+            let removed = engine
+                .blocking(move || {
+                    let network = retiring.networks.detach(&id);
+                    sys::fault!("engine.retire.detached");
+                    files::remove_run_dir(&run_dir).and(network)
+                })
+                .await;
+            if let Err(error) = removed {
+                tracing::warn!(container = %container.id().short(), error = %error.message, "leftover of a run");
+            }
+        }
+        Err(error) => {
+            tracing::debug!(container = %container.id().short(), %error, "no shim to acknowledge to");
+            undo(engine, container.id()).await;
+        }
+    }
+}
+
+/// Ends whatever there is of a run, by force: shim, processes, cgroup, run directory.
+pub(crate) async fn undo(engine: &Arc<Inner>, id: &ContainerId) {
+    let (undoing, of) = (engine.clone(), id.clone());
+    let undone = engine.blocking(move || undo_blocking(&undoing, &of)).await;
+    if let Err(error) = undone {
+        tracing::error!(container = %id.short(), error = %error.message, "leftover of a run");
+    }
+}
+
+/// As [`undo`], on a thread that may block. All parts are tried; the first failure is returned.
+pub(crate) fn undo_blocking(engine: &Inner, id: &ContainerId) -> Result<(), Error> {
+    let run_dir = engine.config.run_dir(id);
+    let shim = kill_shim(&run_dir);
+    let cgroup = remove_cgroup(&engine.cgroup_parent_of(id), id.as_str());
+    let directory = files::remove_run_dir(&run_dir);
+    let network = engine.networks.detach(id);
+    shim.and(cgroup).and(directory).and(network)
+}
+
+/// Kills the shim that listens in a run directory, if one does.
+fn kill_shim(run_dir: &Path) -> Result<(), Error> {
+    let failed = |source| Error::internal("kill a shim", source);
+    let Some(socket) = peer::connect(run_dir).map_err(failed)? else {
+        return Ok(());
+    };
+    match peer::process(&socket) {
+        Ok(process) => peer::kill(&process).map_err(failed),
+        // It has ended between the connect and the question.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Kills every process of a cgroup and removes it. One that is not there is fine.
+pub(crate) fn remove_cgroup(parent: &str, name: &str) -> Result<(), Error> {
+    let failed = |source| Error::internal(format!("remove the cgroup {name}"), source);
+    let path = CgroupPath::new(parent, name).map_err(failed)?;
+    let cgroup = match Cgroup::open(&path) {
+        Ok(cgroup) => cgroup,
+        Err(cgroup::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(());
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    cgroup.kill().map_err(failed)?;
+    cgroup.remove().map_err(failed)
+}
+
+/// Sees a shim of ours to its end, so that no zombie is left. One that does not end is killed.
+pub(crate) async fn end(shim: Shim) {
+    let Shim {
+        connection, child, ..
+    } = shim;
+    drop(connection);
+    let Some(mut child) = child else { return };
+    let ended = tokio::task::spawn_blocking(move || {
+        let give_up = std::time::Instant::now() + SHIM_END_TIMEOUT;
+        let pidfd = peer::pidfd(child.id())?;
+        if !peer::ends_by(&pidfd, give_up)? {
+            child.kill()?;
+        }
+        child.wait()
+    })
+    .await;
+    match ended {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "wait for a shim"),
+        Err(error) => tracing::warn!(%error, "wait for a shim"),
+    }
+}
+
+/// The address of a container's shim, for adoption.
+pub(crate) fn address(engine: &Inner, id: &ContainerId) -> Address {
+    Address::new(engine.config.run_dir(id))
+}

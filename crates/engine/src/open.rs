@@ -1,0 +1,341 @@
+//! The engine itself: what is opened once, shared by all, and let go at the end.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use db::Db;
+use registry::dns::Resolver;
+use registry::pull::Puller;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::definition::Machine;
+use crate::events::Journal;
+use crate::exec::Execs;
+use crate::index::Index;
+use crate::networks::Networks;
+use crate::pool::Pool;
+use crate::{
+    Class, Config, ContainerId, Defaults, Definition, Error, adopt, host, launch, networks, sweep,
+    volumes,
+};
+
+/// How long the lock of a daemon that was just killed is waited for: a child that it was starting has a copy
+/// of it until its exec.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often the lock is tried meanwhile.
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often commits are made safe against a power cut (DESIGN decision 16).
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a shutdown waits for effects under way. What is cut off then is what a crash would cut off.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The engine. Clones share it; dropping the last one stops nothing that runs.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+/// What all parts of the engine share.
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) defaults: ArcSwap<Defaults>,
+    pub(crate) db: Db,
+    pub(crate) images: image::Store,
+    pub(crate) puller: Puller,
+    pub(crate) machine: Machine,
+    /// The engine's own id, made once per data root.
+    pub(crate) id: String,
+    /// The program of the shims, on a file system that nobody can write to (decision 2).
+    pub(crate) shim_program: OwnedFd,
+    /// The daemon's own bounding set, as a mask.
+    pub(crate) bounding: u64,
+    pub(crate) index: Index,
+    pub(crate) journal: Journal,
+    pub(crate) pool: Pool,
+    pub(crate) execs: Execs,
+    pub(crate) networks: Networks,
+    /// The volumes that somebody works on.
+    pub(crate) volumes: volumes::Names,
+    /// Cancelled by the shutdown.
+    pub(crate) stopping: CancellationToken,
+    tasks: TaskTracker,
+    /// Held as long as the engine lives: a second daemon on the same data root is refused.
+    lock: File,
+}
+
+impl Engine {
+    /// Opens the engine on its directories: migrates the database, ends what a crash left half done, adopts
+    /// the containers that run, and starts those whose restart policy says so. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// Unavailable when another engine has the data root; Internal when directories or database cannot be
+    /// opened.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        let opened = tokio::task::spawn_blocking(move || {
+            let inner = Inner::open(config)?;
+            volumes::sweep(&inner)?;
+            Ok::<_, Error>(inner)
+        });
+        let inner = opened
+            .await
+            .map_err(|source| Error::internal("open the engine", source))??;
+        let engine = Self {
+            inner: Arc::new(inner),
+        };
+        adopt::restore(&engine.inner).await?;
+        sweep::sweep(&engine.inner).await?;
+        adopt::boot(&engine.inner).await;
+        let inner = engine.inner.clone();
+        inner.clone().spawn(Pool::refill(inner.clone()));
+        inner.clone().spawn(networks::refill(inner.clone()));
+        inner.clone().spawn(sync_regularly(inner));
+        Ok(engine)
+    }
+
+    /// Replaces the settings for containers that do not say. Those that exist keep theirs.
+    pub fn reload(&self, defaults: Defaults) {
+        self.inner.defaults.store(Arc::new(defaults));
+    }
+
+    /// Stops the engine; containers go on running, and the next engine on this data root adopts them.
+    /// Bounded by a few seconds.
+    ///
+    /// # Errors
+    /// Internal when the last commits could not be synced.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        self.inner.stopping.cancel();
+        self.inner.tasks.close();
+        self.inner.networks.drain();
+        for shim in self.inner.pool.drain() {
+            launch::end(shim).await;
+        }
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.inner.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("effects were still under way at shutdown");
+        }
+        let inner = self.inner.clone();
+        self.inner
+            .blocking(move || {
+                inner.db.sync()?;
+                inner
+                    .lock
+                    .unlock()
+                    .map_err(|source| Error::internal("let the data root go", source))
+            })
+            .await
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The image store.
+    pub fn images(&self) -> &image::Store {
+        &self.inner.images
+    }
+
+    /// What all parts share.
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    /// The containers.
+    pub(crate) fn index(&self) -> &Index {
+        &self.inner.index
+    }
+
+    /// Journals something that happened to a container and changed nothing about its row.
+    pub(crate) fn journal_container(
+        &self,
+        container: &crate::Container,
+        action: &str,
+        attributes: &[(&'static str, String)],
+    ) -> Result<(), Error> {
+        self.inner.journal_container(container, action, attributes)
+    }
+}
+
+impl Inner {
+    fn open(config: Config) -> Result<Self, Error> {
+        let made = |path: &std::path::Path| {
+            std::fs::create_dir_all(path)
+                .map_err(|source| Error::internal(format!("make {}", path.display()), source))
+        };
+        made(&config.data_root)?;
+        made(&config.containers_dir())?;
+        made(&config.run_dirs())?;
+        let lock = lock(&config)?;
+        let db = Db::open(&config.data_root.join("cooper.db"))?;
+        let images = image::Store::open(&config.data_root, db.clone())?;
+        let puller = Puller::new(images.clone(), Resolver::default())
+            .map_err(|source| Error::internal("prepare to reach registries", source))?;
+        let journal = Journal::open(&db)?;
+        let id = engine_id(&config.data_root)?;
+        let shim_program = sys::selfexe::seal_binary(&config.shim_program)
+            .map_err(|source| Error::internal("seal the program of the shims", source))?;
+        let networks = Networks::open(&config, &db)?;
+        Ok(Self {
+            defaults: ArcSwap::from_pointee(config.defaults.clone()),
+            config,
+            db,
+            images,
+            puller,
+            machine: host::machine(),
+            id,
+            shim_program,
+            bounding: host::bounding(),
+            index: Index::default(),
+            journal,
+            pool: Pool::new(),
+            execs: Execs::default(),
+            networks,
+            volumes: volumes::Names::default(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            lock,
+        })
+    }
+
+    /// Runs a future beside everything else; the shutdown waits for it (bounded).
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = future => {}
+                () = stopping.cancelled() => {}
+            }
+        });
+    }
+
+    /// Runs what blocks on a thread for it. A panic there is an error here.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|source| Err(Error::internal("the engine failed at its work", source)))
+    }
+
+    /// The cgroup below which a container's own one is.
+    pub(crate) fn cgroup_parent(&self, definition: &Definition) -> String {
+        match definition.host_config.cgroup_parent.as_str() {
+            "" => self.config.cgroup_parent.clone(),
+            own => own.to_owned(),
+        }
+    }
+
+    /// As [`Inner::cgroup_parent`], by id; a container that nobody knows has the default.
+    pub(crate) fn cgroup_parent_of(&self, id: &ContainerId) -> String {
+        self.index.by_id(id).map_or_else(
+            || self.config.cgroup_parent.clone(),
+            |container| self.cgroup_parent(&container.snapshot().definition),
+        )
+    }
+
+    /// See [`Engine::journal_container`].
+    pub(crate) fn journal_container(
+        &self,
+        container: &crate::Container,
+        action: &str,
+        attributes: &[(&'static str, String)],
+    ) -> Result<(), Error> {
+        let snapshot = container.snapshot();
+        let events = self.journal.container_events(
+            &snapshot.definition,
+            &snapshot.name,
+            std::iter::once((action, attributes)),
+        );
+        self.journal.write(&self.db, events, |_| Ok(()))
+    }
+}
+
+/// The file with the engine's id, as dockerd names it.
+const ID_FILE: &str = "engine-id";
+
+/// A random UUID that stays as long as the data root does.
+fn engine_id(data_root: &std::path::Path) -> Result<String, Error> {
+    let failed = |source| Error::internal("the engine's id", source);
+    if let Ok(text) = std::fs::read_to_string(data_root.join(ID_FILE)) {
+        let known = text.trim();
+        if !known.is_empty() {
+            return Ok(known.to_owned());
+        }
+    }
+    let hex = crate::id::random_hex().map_err(failed)?;
+    // RFC 9562: version 4, variant 10.
+    let id = format!(
+        "{}-{}-4{}-a{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[13..16],
+        &hex[17..20],
+        &hex[20..32]
+    );
+    let directory = File::open(data_root).map_err(failed)?;
+    let durability = sys::file::Durability::Synced;
+    sys::file::write_atomic(
+        std::os::fd::AsFd::as_fd(&directory),
+        ID_FILE.as_ref(),
+        id.as_bytes(),
+        0o600,
+        durability,
+    )
+    .map_err(failed)?;
+    Ok(id)
+}
+
+fn lock(config: &Config) -> Result<File, Error> {
+    let path = config.data_root.join("cooper.lock");
+    let failed = |source| Error::internal(format!("open {}", path.display()), source);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(failed)?;
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    while matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
+        && Instant::now() < give_up
+    {
+        std::thread::sleep(LOCK_INTERVAL);
+    }
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
+            Class::Unavailable,
+            format!(
+                "another Cooper is running on the data root {}: stop it, or choose another --data-root",
+                config.data_root.display()
+            ),
+        )),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+async fn sync_regularly(inner: Arc<Inner>) {
+    let mut interval = tokio::time::interval(SYNC_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let db = inner.db.clone();
+        let synced = inner.blocking(move || Ok(db.sync()?)).await;
+        if let Err(error) = synced {
+            tracing::error!(error = %error.message, "commits are not safe against a power cut");
+        }
+        let db = inner.db.clone();
+        if let Err(error) = inner.blocking(move || Ok(db.checkpoint()?)).await {
+            tracing::warn!(error = %error.message, "the database's log grows");
+        }
+    }
+}

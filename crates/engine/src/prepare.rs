@@ -1,0 +1,306 @@
+//! What a launch needs: the files the container sees, and the message that makes its init. Blocks.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+
+use network::{Dns, Servers};
+use runtime::cgroup::{self, CgroupPath};
+use runtime::{Overlay, Rootfs};
+use shim::protocol::{self, LOG_FILES_DEFAULT, LOG_SIZE_DEFAULT_BYTES, Log, Size};
+
+use crate::definition::Definition;
+use crate::open::Inner;
+use crate::spec::{self, Peer, Place};
+use crate::state::Attached;
+use crate::{ContainerId, Error, Snapshot, files, lookup, volumes};
+
+/// What a shim is told, and the network namespace that goes with it.
+pub(crate) struct Prepared {
+    pub(crate) create: protocol::Create,
+    pub(crate) netns: Option<OwnedFd>,
+    /// The sockets of published ports.
+    pub(crate) forwards: Vec<OwnedFd>,
+    /// The place in the network, to be saved with the run.
+    pub(crate) network: Option<Box<Attached>>,
+    /// What must stay open until the shim has made the init.
+    pub(crate) held: Vec<OwnedFd>,
+}
+
+/// Prepares a launch: an empty run directory, the files, and what the shim is told.
+pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Error> {
+    let definition = &snapshot.definition;
+    let id = &definition.id;
+    let run_dir = engine.config.run_dir(id);
+    files::make_run_dir(&run_dir)?;
+    sys::fault!("engine.launch.run_dir");
+    let held = engine.images.held(id.as_str())?.ok_or_else(|| {
+        Error::new(
+            crate::Class::Internal,
+            format!("container {id} holds no image"),
+        )
+    })?;
+    let directory = engine.config.container_dir(id);
+    let peers = peers(engine, definition)?;
+    let sources = volumes::sources(engine, definition)?;
+    let place = Place {
+        directory: &directory,
+        cgroup_v2: cgroup::version() == cgroup::Version::V2,
+        bounding: engine.bounding,
+        cgroup_parent: &engine.config.cgroup_parent,
+        peers: &peers,
+        sources: &sources.by_destination,
+    };
+    let spec = spec::generate(definition, &place)?;
+    let given = engine.networks.attach(definition, &snapshot.name)?;
+    sys::fault!("engine.launch.attached");
+    let bridged = given.attached.as_ref().and_then(|a| a.bridged.as_ref());
+    write_network_files(engine, definition, bridged.map(|bridged| bridged.ipv4))?;
+    let host = &definition.host_config;
+    let cgroup = CgroupPath::new(&engine.cgroup_parent(definition), id.as_str())
+        .map_err(|source| Error::internal("name the cgroup", source))?;
+    let [height, width] = host.console_size;
+    let create = protocol::Create {
+        id: id.to_string(),
+        run_dir,
+        spec: Box::new(spec),
+        user: spec::user(definition),
+        rootfs: Rootfs::Overlay(Overlay {
+            layers: held.layers_dir,
+            lower: held.lower,
+            upper: directory.join("upper"),
+            work: directory.join("work"),
+        }),
+        init: host.init.unwrap_or(engine.defaults.load().init),
+        terminal: definition.config.tty,
+        stdin: definition.config.open_stdin,
+        stdin_once: definition.config.stdin_once,
+        size: terminal_size(height, width),
+        log: log(engine, definition),
+        cgroup,
+        netns: given.netns.is_some(),
+        forwards: given.forwards,
+    };
+    Ok(Prepared {
+        create,
+        netns: given.netns,
+        forwards: given.sockets,
+        network: given.attached,
+        held: sources.held,
+    })
+}
+
+/// The containers whose namespaces this one joins.
+fn peers(engine: &Inner, definition: &Definition) -> Result<BTreeMap<ContainerId, Peer>, Error> {
+    let host = &definition.host_config;
+    let mut peers = BTreeMap::new();
+    for mode in [&host.network_mode, &host.ipc_mode, &host.pid_mode] {
+        let Some(name) = mode.strip_prefix("container:") else {
+            continue;
+        };
+        let container = lookup::container(&engine.index, name)?;
+        let snapshot = container.snapshot();
+        // One that does not run is no peer: the specification says so in Docker's words.
+        if let Some(pid) = snapshot.facts.pid {
+            let peer = Peer {
+                id: container.id().clone(),
+                pid,
+                directory: engine.config.container_dir(container.id()),
+                hostname: snapshot.definition.config.hostname.clone(),
+                domainname: snapshot.definition.config.domainname.clone(),
+            };
+            peers.insert(container.id().clone(), peer);
+        }
+    }
+    Ok(peers)
+}
+
+/// A size of zero is none.
+fn terminal_size(height: u32, width: u32) -> Option<Size> {
+    let height = u16::try_from(height).ok()?;
+    let width = u16::try_from(width).ok()?;
+    (height > 0 && width > 0).then_some(Size { width, height })
+}
+
+/// hosts, hostname and resolv.conf, as `address` and the container's network want them.
+fn write_network_files(
+    engine: &Inner,
+    definition: &Definition,
+    address: Option<Ipv4Addr>,
+) -> Result<(), Error> {
+    let host = &definition.host_config;
+    if host.network_mode.starts_with("container:") {
+        // It has the files of the container whose network it shares.
+        return Ok(());
+    }
+    let id = &definition.id;
+    let config = &definition.config;
+    // The domain name is the kernel's to tell, not this file's (as in dockerd).
+    let hostname = format!("{}\n", config.hostname);
+    files::write_readable(engine, id, "hostname", &hostname)?;
+    let extra = extra_hosts(engine, definition);
+    let (hosts, usable) = if host.network_mode == "host" {
+        let mut hosts = read_of_host("/etc/hosts");
+        for (name, address) in &extra {
+            hosts.push_str(&format!("{address}\t{name}\n"));
+        }
+        (hosts, Servers::All)
+    } else {
+        let (name, domain) = (&config.hostname, &config.domainname);
+        let hosts = network::hosts_file(name, domain, address.map(IpAddr::V4), &extra);
+        (hosts, Servers::Reachable)
+    };
+    files::write_readable(engine, id, "hosts", &hosts)?;
+    let resolver = match usable {
+        Servers::All => read_of_host("/etc/resolv.conf"),
+        Servers::Reachable => network::host_resolv_conf(),
+    };
+    let resolver = network::resolv_conf(&resolver, &dns(engine, definition), usable);
+    files::write_readable(engine, id, "resolv.conf", &resolver)
+}
+
+/// `--add-host`: `name:address` or `name=address`; an IPv6 address has colons of its own, and brackets perhaps.
+fn extra_hosts(engine: &Inner, definition: &Definition) -> Vec<(String, IpAddr)> {
+    let entries = definition.host_config.extra_hosts.iter().flatten();
+    entries
+        .filter_map(|entry| {
+            let at = entry.find('=').or_else(|| entry.find(':'))?;
+            let (name, address) = (&entry[..at], &entry[at + 1..]);
+            let address = match address {
+                "host-gateway" => IpAddr::V4(engine.networks.gateway()?),
+                address => address.trim_matches(['[', ']']).parse().ok()?,
+            };
+            Some((name.to_owned(), address))
+        })
+        .collect()
+}
+
+/// A file of the host; one that cannot be read is as an empty one, as in dockerd.
+fn read_of_host(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The resolver's settings: the container's own, else the daemon's.
+fn dns(engine: &Inner, definition: &Definition) -> Dns {
+    let defaults = engine.defaults.load();
+    let host = &definition.host_config;
+    let own = |wanted: &Option<Vec<String>>, default: &[String]| match wanted {
+        Some(list) if !list.is_empty() => list.clone(),
+        Some(_) | None => default.to_vec(),
+    };
+    Dns {
+        servers: own(&host.dns, &defaults.dns)
+            .iter()
+            .filter_map(|server| server.parse().ok())
+            .collect(),
+        search: own(&host.dns_search, &defaults.dns_search),
+        options: own(&host.dns_options, &defaults.dns_options),
+    }
+}
+
+/// The log file; the `none` driver has none. What remote drivers send is read from the same file.
+fn log(engine: &Inner, definition: &Definition) -> Option<Log> {
+    let settings = &definition.host_config.log_config;
+    if settings.r#type == "none" {
+        return None;
+    }
+    let none = BTreeMap::new();
+    let options = settings.config.as_ref().unwrap_or(&none);
+    let id = &definition.id;
+    let max_size_bytes = match options.get("max-size").map(String::as_str) {
+        None => Some(LOG_SIZE_DEFAULT_BYTES),
+        Some("-1") => None,
+        Some(size) => human_size(size).or(Some(LOG_SIZE_DEFAULT_BYTES)),
+    };
+    let max_files = options
+        .get("max-file")
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(match options.contains_key("max-size") {
+            // dockerd's default once a size is given.
+            true => 1,
+            false => LOG_FILES_DEFAULT,
+        });
+    Some(Log {
+        path: engine
+            .config
+            .container_dir(id)
+            .join(format!("{id}-json.log")),
+        max_size_bytes,
+        max_files,
+        attributes: log_attributes(options, definition),
+    })
+}
+
+/// The attributes that `labels` and `env` select (moby `loggerutils`, `ExtraAttributes`).
+fn log_attributes(
+    options: &BTreeMap<String, String>,
+    definition: &Definition,
+) -> BTreeMap<String, String> {
+    let mut attributes = BTreeMap::new();
+    let config = &definition.config;
+    let names = |option| options.get(option).map(String::as_str).unwrap_or_default();
+    for label in names("labels").split(',') {
+        let value = config.labels.as_ref().and_then(|labels| labels.get(label));
+        if let Some(value) = value {
+            attributes.insert(label.to_owned(), value.clone());
+        }
+    }
+    for wanted in names("env").split(',') {
+        let mut variables = config.env.iter().flatten();
+        let value = variables.find_map(|variable| {
+            let (name, value) = variable.split_once('=')?;
+            (name == wanted).then_some(value)
+        });
+        if let Some(value) = value {
+            attributes.insert(wanted.to_owned(), value.to_owned());
+        }
+    }
+    attributes
+}
+
+/// Reads `10m`, `1.5GB`, `500`: decimal units, as go-units' `FromHumanSize`.
+fn human_size(text: &str) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let text = text.strip_suffix('b').unwrap_or(&text);
+    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let factor: u64 = match &text[digits.len()..] {
+        "" => 1,
+        "k" => 1_000,
+        "m" => 1_000_000,
+        "g" => 1_000_000_000,
+        "t" => 1_000_000_000_000,
+        _ => return None,
+    };
+    let digits = digits.trim_end();
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let whole = whole.parse::<u64>().ok()?.checked_mul(factor)?;
+    if fraction.is_empty() {
+        return Some(whole);
+    }
+    let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let part = fraction.parse::<u64>().ok()?.checked_mul(factor)? / scale;
+    whole.checked_add(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_decimal() {
+        let table = [
+            ("500", Some(500)),
+            ("10m", Some(10_000_000)),
+            ("10MB", Some(10_000_000)),
+            ("1.5g", Some(1_500_000_000)),
+            ("2k", Some(2_000)),
+            ("", None),
+            ("m", None),
+            ("1x", None),
+            ("99999999999t", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(human_size(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Words for what the step function refuses: dockerd's exact texts and classes.
+
+use crate::container::Container;
+use crate::state::Status;
+use crate::step::Refusal;
+use crate::{Class, Error};
+
+/// What the client asked for, as far as the wording depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Start,
+    Stop,
+    Restart,
+    Kill,
+    Pause,
+    Unpause,
+    Remove,
+    Rename,
+}
+
+/// The error for a request about the container that the client called `name`.
+pub(crate) fn into_error(refusal: Refusal, verb: Verb, name: &str, container: &Container) -> Error {
+    let error = plain(refusal, name, container);
+    let context = match verb {
+        Verb::Kill => "cannot kill container",
+        Verb::Stop => "cannot stop container",
+        Verb::Restart => {
+            let mut error = error.wrap(&format!("Cannot restart container {name}"));
+            // dockerd formats this one into a plain error, which loses the class.
+            error.class = Class::Internal;
+            return error;
+        }
+        Verb::Start | Verb::Pause | Verb::Unpause | Verb::Remove | Verb::Rename => return error,
+    };
+    match error.class {
+        Class::NotModified => error,
+        Class::NotFound
+        | Class::InvalidParameter
+        | Class::Conflict
+        | Class::Unauthorized
+        | Class::Forbidden
+        | Class::Unavailable
+        | Class::NotImplemented
+        | Class::Internal => error.wrap(&format!("{context}: {name}")),
+    }
+}
+
+fn plain(refusal: Refusal, name: &str, container: &Container) -> Error {
+    let id = container.id();
+    match refusal {
+        Refusal::AlreadyStarted => {
+            Error::not_modified(format!("container {id} is already running"))
+        }
+        Refusal::AlreadyStopped => Error::not_modified("container is already stopped"),
+        Refusal::NotRunning => Error::conflict(format!("container {id} is not running")),
+        Refusal::Paused => Error::conflict("cannot start a paused container, try unpause instead"),
+        Refusal::AlreadyPaused => Error::conflict(format!("Container {id} is already paused")),
+        Refusal::NotPaused => Error::new(Class::Internal, format!("Container {id} is not paused")),
+        Refusal::Restarting => restarting(container),
+        Refusal::MarkedForRemoval => {
+            Error::conflict("container is marked for removal and cannot be started")
+        }
+        Refusal::RemovalInProgress => Error::conflict(format!(
+            "removal of container {name} is already in progress"
+        )),
+        Refusal::StillRunning(Status::Paused) => Error::conflict(format!(
+            "cannot remove container {name:?}: container is paused and must be unpaused first"
+        )),
+        Refusal::StillRunning(status) => Error::conflict(format!(
+            "cannot remove container {name:?}: container is {}: \
+             stop the container before removing or force remove",
+            status.as_str()
+        )),
+        Refusal::Gone => Error::not_found(format!("No such container: {name}")),
+        Refusal::StartFailed(failure) => Error::new(failure.class, failure.message),
+        Refusal::RemovalFailed(reason) => Error::new(
+            Class::Internal,
+            format!("cannot remove container {name:?}: {reason}"),
+        ),
+        Refusal::SignalFailed(reason) => Error::new(Class::Internal, reason),
+        Refusal::FreezeFailed(reason) => Error::new(
+            Class::Internal,
+            format!("Cannot pause container {id}: {reason}"),
+        ),
+        Refusal::ThawFailed(reason) => Error::new(
+            Class::Internal,
+            format!("Cannot unpause container {id}: {reason}"),
+        ),
+        Refusal::Unkillable => Error::new(
+            Class::Internal,
+            "tried to kill container, but did not receive an exit event",
+        ),
+        Refusal::NotSaved(reason) => Error::new(Class::Internal, reason),
+    }
+}
+
+/// The refusal of whatever needs the process of a container that waits for its restart.
+pub(crate) fn restarting(container: &Container) -> Error {
+    Error::conflict(format!(
+        "Container {} is restarting, wait until the container is running",
+        container.id()
+    ))
+}

@@ -1,0 +1,193 @@
+//! The daemon's end of a shim's socket: the protocol of [`shim::protocol`] on tokio.
+//!
+//! Reads never take more bytes than one message, so that after an attach the socket is exactly the
+//! client's byte stream.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use shim::protocol::{FailureKind, Notice, Reply, Request, SOCKET_NAME};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+
+use crate::{Class, Error};
+
+/// How long a shim may take to answer what is quick by its nature (signals, sizes, state). Freezing is
+/// bounded in the runtime below this.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a shim did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShimError {
+    /// No shim listens, or it ended before its answer.
+    #[error("connection to the container's shim")]
+    Io(#[from] io::Error),
+    /// It sent something that is no message.
+    #[error("answer of the container's shim")]
+    Codec(#[from] shim::codec::Error),
+    /// It refused or failed.
+    #[error("{message}")]
+    Refused {
+        /// What sort of failure.
+        kind: FailureKind,
+        /// The text for the client.
+        message: String,
+    },
+    /// It answered another question.
+    #[error("unexpected answer of the container's shim: {0}")]
+    Unexpected(String),
+    /// It did not answer in time.
+    #[error("the container's shim did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl ShimError {
+    /// The error for a client, with what was being done.
+    pub(crate) fn into_error(self, doing: &str) -> Error {
+        match self {
+            Self::Refused { kind, message } => {
+                let class = match kind {
+                    FailureKind::NotRunning | FailureKind::Busy => Class::Conflict,
+                    FailureKind::NotFound | FailureKind::NotExecutable | FailureKind::Invalid => {
+                        Class::InvalidParameter
+                    }
+                    FailureKind::NoUser | FailureKind::Other | FailureKind::Internal => {
+                        Class::Internal
+                    }
+                };
+                Error::new(class, message)
+            }
+            other @ (Self::Io(_) | Self::Codec(_) | Self::Unexpected(_) | Self::Timeout) => {
+                Error::internal(doing, other)
+            }
+        }
+    }
+
+    /// The error for an answer that does not fit the request.
+    pub(crate) fn unexpected(reply: &Reply) -> Self {
+        Self::Unexpected(format!("{reply:?}"))
+    }
+}
+
+/// Where a container's shim listens.
+#[derive(Clone, Debug)]
+pub(crate) struct Address {
+    run_dir: PathBuf,
+}
+
+impl Address {
+    /// The shim whose socket lies in this run directory.
+    pub(crate) fn new(run_dir: PathBuf) -> Self {
+        Self { run_dir }
+    }
+
+    /// The run directory.
+    pub(crate) fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// Connects; the connect itself does not wait for the shim.
+    pub(crate) fn connect(&self) -> io::Result<Connection> {
+        let directory = std::fs::File::open(&self.run_dir)?;
+        let stream = sys::socket::connect_at(directory.as_fd(), SOCKET_NAME.as_ref())?;
+        Connection::new(stream)
+    }
+
+    /// Asks one question on a connection of its own, within [`ANSWER_TIMEOUT`].
+    pub(crate) async fn call(&self, request: &Request) -> Result<Reply, ShimError> {
+        let mut connection = self.connect()?;
+        tokio::time::timeout(ANSWER_TIMEOUT, connection.call(request))
+            .await
+            .unwrap_or(Err(ShimError::Timeout))
+    }
+}
+
+/// One connection to a shim.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: UnixStream,
+}
+
+impl Connection {
+    /// Speaks over a connected socket.
+    pub(crate) fn new(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream: UnixStream::from_std(stream)?,
+        })
+    }
+
+    /// Asks and waits for the answer, without a limit of its own.
+    pub(crate) async fn call(&mut self, request: &Request) -> Result<Reply, ShimError> {
+        self.stream.write_all(&shim::encode(request)).await?;
+        self.reply().await
+    }
+
+    /// As [`Connection::call`], with file descriptors that travel with the request.
+    pub(crate) async fn call_with(
+        &mut self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Reply, ShimError> {
+        let frame = shim::encode(request);
+        // A message takes so many descriptors; each lot but the last goes with one byte of the frame.
+        let mut sent = 0;
+        let mut lots = fds.chunks(sys::socket::FDS_MAX).peekable();
+        while let Some(lot) = lots.next() {
+            let end = match lots.peek() {
+                Some(_) => sent + 1,
+                None => frame.len(),
+            };
+            let bytes = &frame[sent..end];
+            sent += self
+                .stream
+                .async_io(Interest::WRITABLE, || {
+                    sys::socket::send_with_fds(self.stream.as_fd(), bytes, lot)
+                })
+                .await?;
+        }
+        self.stream.write_all(&frame[sent..]).await?;
+        self.reply().await
+    }
+
+    async fn reply(&mut self) -> Result<Reply, ShimError> {
+        match self.message().await? {
+            Some(Reply::Failed { kind, message }) => Err(ShimError::Refused { kind, message }),
+            Some(reply) => Ok(reply),
+            None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        }
+    }
+
+    /// The next notice on a connection that watches; `None` when the shim has ended.
+    pub(crate) async fn notice(&mut self) -> Result<Option<Notice>, ShimError> {
+        self.message().await
+    }
+
+    /// The socket, which after an attach is the byte stream of the process.
+    pub(crate) fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+
+    async fn message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ShimError> {
+        let mut prefix = [0; 4];
+        match self.stream.read_exact(&mut prefix).await {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        let mut decoder = shim::Decoder::new();
+        decoder.push(&prefix);
+        // Refuses a length over the protocol's limit before anything of it is read.
+        if let Some(message) = decoder.next()? {
+            return Ok(Some(message));
+        }
+        let length = usize::try_from(u32::from_le_bytes(prefix)).unwrap_or(usize::MAX);
+        let mut content = vec![0; length];
+        self.stream.read_exact(&mut content).await?;
+        decoder.push(&content);
+        Ok(decoder.next()?)
+    }
+}

@@ -1,0 +1,600 @@
+//! Tables for single steps, and random lives against a model of what may never happen.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn state(rules: Rules) -> State {
+    State::idle(rules, "box".into(), Facts::default())
+}
+
+fn rules() -> Rules {
+    Rules {
+        stop_signal: 15,
+        stop_timeout: Some(Duration::from_secs(10)),
+        ..Rules::default()
+    }
+}
+
+/// Takes steps in a row; answers the last.
+fn run(mut state: State, inputs: Vec<Input>) -> Step {
+    let mut last = None;
+    for input in inputs {
+        let next = step(&state, 0, input);
+        state = next.state.clone();
+        last = Some(next);
+    }
+    last.expect("at least one input")
+}
+
+fn ask(ticket: u64, request: Request) -> Input {
+    Input::Request(Ticket(ticket), request)
+}
+
+fn launched(run: u64) -> Input {
+    Input::Launched {
+        run,
+        pid: 42,
+        at_ns: 1_000,
+        network: None,
+    }
+}
+
+fn exited(run: u64, code: i32) -> Input {
+    let exit = Exit {
+        code,
+        oom_killed: false,
+        at_ns: 2_000,
+    };
+    Input::Exited { run, exit }
+}
+
+fn stop(timeout_s: u64) -> Request {
+    Request::Stop(Stop {
+        signal: None,
+        timeout: Some(Timeout::After(Duration::from_secs(timeout_s))),
+    })
+}
+
+fn actions(step: &Step) -> Vec<&'static str> {
+    step.events.iter().map(|event| event.action).collect()
+}
+
+fn answered(step: &Step) -> Vec<(u64, Result<(), Refusal>)> {
+    step.effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Answer(ticket, answer) => Some((ticket.0, answer.clone())),
+            Effect::Launch { .. }
+            | Effect::Abort { .. }
+            | Effect::Signal { .. }
+            | Effect::Freeze { .. }
+            | Effect::Thaw { .. }
+            | Effect::Timer { .. }
+            | Effect::Retire { .. }
+            | Effect::Destroy { .. }
+            | Effect::ReleaseName(_) => None,
+        })
+        .collect()
+}
+
+fn signals(step: &Step) -> Vec<i32> {
+    step.effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Signal { signal, .. } => Some(*signal),
+            Effect::Answer(..)
+            | Effect::Launch { .. }
+            | Effect::Abort { .. }
+            | Effect::Freeze { .. }
+            | Effect::Thaw { .. }
+            | Effect::Timer { .. }
+            | Effect::Retire { .. }
+            | Effect::Destroy { .. }
+            | Effect::ReleaseName(_) => None,
+        })
+        .collect()
+}
+
+#[test]
+fn the_start_is_answered_when_its_run_is_saved() {
+    let first = step(&state(rules()), 0, ask(1, Request::Start));
+    assert_eq!((first.save, answered(&first)), (Save::Nothing, vec![]));
+    assert_eq!(first.effects, [Effect::Launch { run: 1 }]);
+    let second = step(&first.state, 0, launched(1));
+    assert_eq!(
+        (second.save, actions(&second), answered(&second)),
+        (Save::Row, vec!["start"], vec![(1, Ok(()))])
+    );
+}
+
+#[test]
+fn every_state_refuses_in_dockers_way() {
+    let running = run(state(rules()), vec![ask(1, Request::Start), launched(1)]).state;
+    let paused = run(
+        running.clone(),
+        vec![
+            ask(2, Request::Pause),
+            Input::Frozen {
+                run: 1,
+                result: Ok(()),
+            },
+        ],
+    )
+    .state;
+    let removing = run(
+        state(rules()),
+        vec![ask(
+            1,
+            Request::Remove {
+                force: false,
+                volumes: false,
+            },
+        )],
+    )
+    .state;
+    let gone = run(removing.clone(), vec![Input::Destroyed { result: Ok(()) }]).state;
+    let idle = state(rules());
+    let gentle = Request::Remove {
+        force: false,
+        volumes: false,
+    };
+    let table = [
+        (&idle, stop(1), Refusal::AlreadyStopped),
+        (&idle, Request::Kill { signal: 9 }, Refusal::NotRunning),
+        (&idle, Request::Pause, Refusal::NotRunning),
+        (&idle, Request::Unpause, Refusal::NotPaused),
+        (&running, Request::Start, Refusal::AlreadyStarted),
+        (&running, Request::Unpause, Refusal::NotPaused),
+        (
+            &running,
+            gentle.clone(),
+            Refusal::StillRunning(Status::Running),
+        ),
+        (&paused, Request::Start, Refusal::Paused),
+        (&paused, Request::Pause, Refusal::AlreadyPaused),
+        (
+            &paused,
+            gentle.clone(),
+            Refusal::StillRunning(Status::Paused),
+        ),
+        (&removing, Request::Start, Refusal::MarkedForRemoval),
+        (&removing, gentle.clone(), Refusal::RemovalInProgress),
+        (&removing, stop(1), Refusal::AlreadyStopped),
+        (&gone, Request::Start, Refusal::Gone),
+        (&gone, gentle, Refusal::Gone),
+    ];
+    for (state, request, refusal) in table {
+        let next = step(state, 0, ask(9, request.clone()));
+        assert_eq!(answered(&next), [(9, Err(refusal))], "{request:?}");
+        assert_eq!(&next.state, state, "{request:?}");
+    }
+}
+
+#[test]
+fn a_stop_that_is_not_heeded_turns_to_sigkill() {
+    let stopping = run(
+        state(rules()),
+        vec![ask(1, Request::Start), launched(1), ask(2, stop(3))],
+    );
+    assert_eq!(signals(&stopping), [15]);
+    assert!(stopping.effects.contains(&Effect::Timer {
+        timer: 1,
+        after: Duration::from_secs(3)
+    }));
+    let killing = step(&stopping.state, 0, Input::Elapsed { timer: 1 });
+    assert_eq!(
+        (signals(&killing), actions(&killing)),
+        (vec![9], vec!["kill"])
+    );
+    let dead = step(&killing.state, 0, exited(1, 137));
+    assert_eq!(actions(&dead), ["stop", "die"]);
+    assert_eq!(answered(&dead), [(2, Ok(()))]);
+    let immortal = step(&killing.state, 0, Input::Elapsed { timer: 2 });
+    assert_eq!(answered(&immortal), [(2, Err(Refusal::Unkillable))]);
+}
+
+#[test]
+fn a_second_stop_can_only_shorten_the_first() {
+    let stopping = run(
+        state(rules()),
+        vec![ask(1, Request::Start), launched(1), ask(2, stop(10))],
+    );
+    let longer = step(&stopping.state, 0, ask(3, stop(20)));
+    assert!(
+        !longer
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Timer { .. }))
+    );
+    let shorter = step(&stopping.state, 0, ask(3, stop(1)));
+    assert!(shorter.effects.contains(&Effect::Timer {
+        timer: 2,
+        after: Duration::from_secs(1)
+    }));
+    let stale = step(&shorter.state, 0, Input::Elapsed { timer: 1 });
+    assert_eq!(signals(&stale), Vec::<i32>::new());
+}
+
+#[test]
+fn a_forced_removal_is_decided_while_a_stop_runs() {
+    let forced = Request::Remove {
+        force: true,
+        volumes: true,
+    };
+    let removing = run(
+        state(rules()),
+        vec![
+            ask(1, Request::Start),
+            launched(1),
+            ask(2, stop(10)),
+            ask(3, forced),
+        ],
+    );
+    assert_eq!(signals(&removing), [9]);
+    let dead = step(&removing.state, 0, exited(1, 137));
+    assert_eq!(dead.state.status(), Status::Removing);
+    assert_eq!(answered(&dead), [(2, Ok(()))]);
+    let gone = step(&dead.state, 0, Input::Destroyed { result: Ok(()) });
+    assert_eq!(
+        (gone.save, actions(&gone), answered(&gone)),
+        (Save::Delete, vec!["destroy"], vec![(3, Ok(()))])
+    );
+}
+
+#[test]
+fn a_forced_removal_interrupts_a_launch() {
+    let forced = Request::Remove {
+        force: true,
+        volumes: false,
+    };
+    let aborted = run(state(rules()), vec![ask(1, Request::Start), ask(2, forced)]);
+    assert_eq!(aborted.effects, [Effect::Abort { run: 1 }]);
+    let failure = Failure {
+        exit_code: 137,
+        class: crate::Class::Conflict,
+        message: "interrupted".to_owned(),
+    };
+    let failed = step(
+        &aborted.state,
+        0,
+        Input::LaunchFailed {
+            run: 1,
+            failure: failure.clone(),
+        },
+    );
+    assert_eq!(answered(&failed), [(1, Err(Refusal::StartFailed(failure)))]);
+    assert_eq!(failed.state.status(), Status::Removing);
+}
+
+#[test]
+fn policies_restart_with_growing_pauses_until_a_person_stops_it() {
+    let always = Rules {
+        restart: RestartPolicy::Always,
+        ..rules()
+    };
+    let mut now = run(state(always), vec![ask(1, Request::Start), launched(1)]);
+    let mut pauses = Vec::new();
+    for run in 1..=12 {
+        now = step(&now.state, 0, exited(run, 1));
+        let Some(Effect::Timer { timer, after }) = now
+            .effects
+            .iter()
+            .find(|e| matches!(e, Effect::Timer { .. }))
+        else {
+            panic!("it is started again");
+        };
+        pauses.push(after.as_millis());
+        now = step(&now.state, 0, Input::Elapsed { timer: *timer });
+        now = step(&now.state, 0, launched(run + 1));
+    }
+    assert_eq!(
+        pauses,
+        [
+            100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 60_000, 60_000
+        ]
+    );
+    assert_eq!(now.state.facts.restart_count, 12);
+    let long = Exit {
+        code: 1,
+        oom_killed: false,
+        at_ns: 20_000_000_000,
+    };
+    let after_long = step(
+        &now.state,
+        0,
+        Input::Exited {
+            run: 13,
+            exit: long,
+        },
+    );
+    assert!(after_long.effects.contains(&Effect::Timer {
+        timer: 13,
+        after: BACKOFF_FIRST
+    }));
+    let stopped = run(now.state, vec![ask(2, stop(1)), exited(13, 0)]);
+    assert_eq!(stopped.state.status(), Status::Exited);
+    let boot = step(&stopped.state, 0, Input::Boot);
+    assert_eq!(
+        boot.effects,
+        [Effect::Launch { run: 14 }],
+        "always means also at boot"
+    );
+}
+
+#[test]
+fn an_exit_is_told_in_dockers_order() {
+    let removing = Rules {
+        auto_remove: true,
+        ..rules()
+    };
+    let dead = run(
+        state(removing),
+        vec![ask(1, Request::Start), launched(1), exited(1, 3)],
+    );
+    assert_eq!(actions(&dead), ["die"]);
+    assert_eq!(
+        dead.effects,
+        [Effect::Retire { run: 1 }, Effect::Destroy { volumes: true }],
+        "the run is let go before the files are"
+    );
+    let gone = step(&dead.state, 0, Input::Destroyed { result: Ok(()) });
+    assert_eq!(
+        (actions(&gone), gone.state.facts.exit_code),
+        (vec!["destroy"], 3)
+    );
+}
+
+/// What the world can do, apart from what the state says is under way.
+#[derive(Clone, Debug)]
+enum Act {
+    Ask(Request),
+    /// Completes one of the pending effects, well or badly.
+    Complete(prop::sample::Index, bool),
+    /// News of a run that is over.
+    Stale(Input),
+    Oom,
+    Die(i32),
+    Boot,
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let signal = prop_oneof![Just(9), Just(15), Just(1)];
+    let how = (prop::option::of(signal.clone()), 0_u64..20).prop_map(|(signal, seconds)| Stop {
+        signal,
+        timeout: match seconds {
+            0 => None,
+            1 => Some(Timeout::Never),
+            more => Some(Timeout::After(Duration::from_secs(more))),
+        },
+    });
+    prop_oneof![
+        3 => Just(Request::Start),
+        2 => how.clone().prop_map(Request::Stop),
+        1 => how.prop_map(Request::Restart),
+        2 => signal.prop_map(|signal| Request::Kill { signal }),
+        1 => Just(Request::Pause),
+        1 => Just(Request::Unpause),
+        1 => (any::<bool>(), any::<bool>())
+            .prop_map(|(force, volumes)| Request::Remove { force, volumes }),
+        1 => Just(Request::Rename { name: "other".into() }),
+    ]
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        6 => request().prop_map(Act::Ask),
+        8 => (any::<prop::sample::Index>(), prop::bool::weighted(0.8))
+            .prop_map(|(which, well)| Act::Complete(which, well)),
+        1 => prop_oneof![Just(exited(0, 1)), Just(launched(0)), Just(Input::Elapsed { timer: 0 })]
+            .prop_map(Act::Stale),
+        1 => Just(Act::Oom),
+        3 => (0..3).prop_map(Act::Die),
+        1 => Just(Act::Boot),
+    ]
+}
+
+fn any_rules() -> impl Strategy<Value = Rules> {
+    let policy = prop_oneof![
+        Just(RestartPolicy::No),
+        Just(RestartPolicy::Always),
+        Just(RestartPolicy::UnlessStopped),
+        (0_u32..3).prop_map(|max| RestartPolicy::OnFailure { max }),
+    ];
+    (policy, any::<bool>()).prop_map(|(restart, auto_remove)| Rules {
+        auto_remove: auto_remove && restart == RestartPolicy::No,
+        restart,
+        ..rules()
+    })
+}
+
+/// The world beside the machine: which effects are under way, whether an init lives, who waits.
+struct World {
+    state: State,
+    pending: Vec<Effect>,
+    /// The run whose init lives.
+    alive: Option<u64>,
+    waiting: BTreeSet<u64>,
+    asked: u64,
+    killed: bool,
+}
+
+impl World {
+    fn take(&mut self, input: Input) {
+        let was_gone = self.state.life == Life::Gone;
+        let next = step(&self.state, 0, input.clone());
+        assert!(
+            next.save != Save::Nothing
+                || next.state.facts == self.state.facts
+                || matches!(next.state.life, Life::Starting { .. }),
+            "facts changed and were not saved by {input:?}"
+        );
+        self.state = next.state;
+        assert!(
+            !was_gone || self.state.life == Life::Gone,
+            "a removed container came back"
+        );
+        for effect in next.effects {
+            match effect {
+                Effect::Answer(ticket, _) => {
+                    assert!(self.waiting.remove(&ticket.0), "answered twice: {ticket:?}");
+                }
+                Effect::Launch { run } => {
+                    assert_eq!(self.alive, None, "two inits at once");
+                    assert!(
+                        !self
+                            .pending
+                            .iter()
+                            .any(|e| matches!(e, Effect::Launch { .. })),
+                        "two launches at once"
+                    );
+                    self.pending.push(Effect::Launch { run });
+                }
+                Effect::Destroy { volumes } => {
+                    assert_eq!(self.alive, None, "destroyed while it runs");
+                    self.pending.push(Effect::Destroy { volumes });
+                }
+                Effect::Signal { signal, .. } => {
+                    self.killed |= signal == SIGKILL;
+                    self.pending.push(effect);
+                }
+                other @ (Effect::Freeze { .. } | Effect::Thaw { .. } | Effect::Timer { .. }) => {
+                    self.pending.push(other);
+                }
+                Effect::Abort { .. } | Effect::Retire { .. } | Effect::ReleaseName(_) => {}
+            }
+        }
+    }
+
+    fn complete(&mut self, index: usize, well: bool) {
+        let result = || {
+            if well {
+                Ok(())
+            } else {
+                Err("refused".to_owned())
+            }
+        };
+        match self.pending.remove(index) {
+            Effect::Launch { run } if well => {
+                self.alive = Some(run);
+                self.killed = false;
+                self.take(launched(run));
+            }
+            Effect::Launch { run } => {
+                let failure = Failure {
+                    exit_code: 128,
+                    class: crate::Class::Internal,
+                    message: "failed".to_owned(),
+                };
+                self.take(Input::LaunchFailed { run, failure });
+            }
+            Effect::Signal {
+                run, ticket, thaw, ..
+            } => {
+                self.take(Input::Signalled {
+                    run,
+                    ticket,
+                    result: result(),
+                });
+                if thaw {
+                    self.take(Input::Thawed {
+                        run,
+                        result: result(),
+                    });
+                }
+            }
+            Effect::Freeze { run } => self.take(Input::Frozen {
+                run,
+                result: result(),
+            }),
+            Effect::Thaw { run } => self.take(Input::Thawed {
+                run,
+                result: result(),
+            }),
+            Effect::Timer { timer, .. } => self.take(Input::Elapsed { timer }),
+            Effect::Destroy { .. } => self.take(Input::Destroyed { result: result() }),
+            Effect::Answer(..)
+            | Effect::Abort { .. }
+            | Effect::Retire { .. }
+            | Effect::ReleaseName(_) => unreachable!("never pending"),
+        }
+    }
+
+    fn die(&mut self, code: i32) {
+        if let Some(run) = self.alive.take() {
+            self.take(exited(run, code));
+        }
+    }
+
+    /// Lets everything under way come to its end: then nobody may be left waiting.
+    fn settle(&mut self) {
+        for _ in 0..200 {
+            let next = self
+                .pending
+                .iter()
+                .position(|effect| !matches!(effect, Effect::Timer { .. }));
+            if let Some(index) = next {
+                self.complete(index, true);
+            } else if self.killed && self.alive.is_some() {
+                self.die(137);
+            } else if !self.waiting.is_empty() && !self.pending.is_empty() {
+                // Only time can help: a deadline must lead to SIGKILL.
+                self.complete(0, true);
+            } else {
+                return;
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_life_breaks_the_rules(rules in any_rules(), acts in prop::collection::vec(act(), 1..60)) {
+        let mut world = World {
+            state: state(rules),
+            pending: Vec::new(),
+            alive: None,
+            waiting: BTreeSet::new(),
+            asked: 0,
+            killed: false,
+        };
+        let mut forever = false;
+        for act in acts {
+            match act {
+                Act::Ask(request) => {
+                    let never = Some(Timeout::Never);
+                    forever |= matches!(&request, Request::Stop(how) | Request::Restart(how) if how.timeout == never);
+                    world.asked += 1;
+                    world.waiting.insert(world.asked);
+                    let ticket = world.asked;
+                    world.take(ask(ticket, request));
+                }
+                Act::Complete(which, well) if !world.pending.is_empty() => {
+                    let index = which.index(world.pending.len());
+                    world.complete(index, well);
+                }
+                Act::Complete(..) => {}
+                Act::Stale(input) => {
+                    let before = world.state.clone();
+                    world.take(input);
+                    prop_assert_eq!(&world.state, &before, "news of an older run changed something");
+                }
+                Act::Oom => {
+                    let run = world.state.facts.run;
+                    world.take(Input::OutOfMemory { run });
+                }
+                Act::Die(code) => world.die(code),
+                Act::Boot => world.take(Input::Boot),
+            }
+            // What clients are told fits what is there.
+            let has_process = world.state.status().has_process();
+            prop_assert_eq!(has_process, world.alive.is_some(), "{:?}", world.state);
+        }
+        world.settle();
+        if !forever {
+            prop_assert!(world.waiting.is_empty(), "never answered: {:?} in {:?}", world.waiting, world.state);
+        }
+    }
+}

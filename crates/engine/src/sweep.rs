@@ -1,0 +1,91 @@
+//! The sweep: whatever carries a container's name and has no row that explains it goes.
+//!
+//! Run once at the daemon's start, after the rows are known and before anything new is made. It looks at
+//! every kind of thing that a container is made of: cgroups, run directories with their shims, the files
+//! of containers, holds on images, and what the pool of a dead daemon left.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::open::Inner;
+use crate::state::Status;
+use crate::{ContainerId, Error, files, launch};
+
+/// Removes everything without an owner. What cannot be removed is logged and tried at the next start.
+pub(crate) async fn sweep(engine: &Arc<Inner>) -> Result<(), Error> {
+    let containers = engine.index.all();
+    let known: HashSet<String> = containers
+        .iter()
+        .map(|container| container.id().as_str().to_owned())
+        .collect();
+    // A container that does not run owns no cgroup and no run directory: a start that was never saved.
+    let running: HashSet<String> = containers
+        .iter()
+        .filter(|container| match container.snapshot().status {
+            Status::Running | Status::Paused | Status::Restarting | Status::Removing => true,
+            Status::Created | Status::Exited | Status::Dead => false,
+        })
+        .map(|container| container.id().as_str().to_owned())
+        .collect();
+    let sweeping = engine.clone();
+    engine
+        .blocking(move || {
+            let failures = sweep_blocking(&sweeping, &known, &running);
+            for failure in failures {
+                tracing::error!(error = %failure.message, "leftover of an earlier run");
+            }
+            Ok(())
+        })
+        .await
+}
+
+fn sweep_blocking(
+    engine: &Inner,
+    known: &HashSet<String>,
+    running: &HashSet<String>,
+) -> Vec<Error> {
+    let mut failures = Vec::new();
+    let mut attempt = |result: Result<(), Error>| failures.extend(result.err());
+    for name in names(&engine.config.run_dirs()) {
+        if running.contains(&name) {
+            continue;
+        }
+        match name.parse::<ContainerId>() {
+            Ok(id) => attempt(launch::undo_blocking(engine, &id)),
+            Err(_) => attempt(files::remove_directory(
+                &engine.config.run_dirs().join(&name),
+            )),
+        }
+    }
+    for name in runtime::cgroup::list(&engine.config.cgroup_parent) {
+        if !running.contains(&name) {
+            attempt(launch::remove_cgroup(&engine.config.cgroup_parent, &name));
+        }
+    }
+    for name in names(&engine.config.containers_dir()) {
+        if !known.contains(&name) {
+            attempt(files::remove_directory(
+                &engine.config.containers_dir().join(&name),
+            ));
+        }
+    }
+    attempt(engine.networks.sweep(running));
+    match engine.images.holders() {
+        Ok(holders) => {
+            for holder in holders.iter().filter(|holder| !known.contains(*holder)) {
+                attempt(engine.images.release(holder).map_err(Error::from));
+            }
+        }
+        Err(error) => attempt(Err(error.into())),
+    }
+    failures
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect()
+}

@@ -1,0 +1,231 @@
+//! The reading half of the façade: lists, inspections, logs, events, the engine itself.
+//!
+//! Renderings are pure and stand in their own modules; here they get their data.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use api::container::TopResponse;
+use api::container::inspect::ContainerInspect;
+use api::container::summary::ContainerSummary;
+use api::options::{EventsOptions, ListOptions, LogsOptions};
+use api::system::{SystemInfo, SystemVersion};
+use runtime::cgroup::{Cgroup, CgroupPath};
+
+use crate::info::{Counts, Daemon, Kernel};
+use crate::inspect::Paths;
+use crate::list::{Lookups, View};
+use crate::logs::{Form, Logs};
+use crate::networks::render;
+use crate::{Container, Engine, Error, Status, events, info, inspect, list, top};
+
+/// The Docker release whose behaviour is matched; clients read it as the server's version.
+const DOCKER_RELEASE: &str = "28.5.2";
+
+/// A container's log on its way to a client.
+pub struct LogStream {
+    /// Whether the container has a terminal: the text is raw then, framed otherwise.
+    pub tty: bool,
+    /// The log, block by block.
+    pub logs: Logs,
+}
+
+pub(crate) fn now_ns() -> i64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn view(engine: &Engine, container: &Container) -> View {
+    let snapshot = container.snapshot();
+    View {
+        network: render::settings(&engine.inner().networks, &snapshot),
+        snapshot,
+        health: None,
+        sizes: None,
+    }
+}
+
+impl Engine {
+    /// Lists containers (`GET /containers/json`).
+    ///
+    /// # Errors
+    /// InvalidParameter for bad filters, NotFound for a container named by `before` or `since`.
+    pub fn list(&self, options: &ListOptions) -> Result<Vec<ContainerSummary>, Error> {
+        let views = self
+            .index()
+            .all()
+            .iter()
+            .map(|container| view(self, container))
+            .collect();
+        let image = |name: &str| {
+            self.images()
+                .resolve(name)
+                .ok()
+                .map(|image| image.id.to_string())
+        };
+        let lookups = Lookups {
+            container: &|name| Ok(self.container(name)?.id().clone()),
+            image: &image,
+            descends: &|image, ancestor| image == ancestor || self.is_built_on(image, ancestor),
+        };
+        list::list(views, options, &lookups, now_ns())
+    }
+
+    /// Whether an image was built on another: it begins with all of its layers.
+    fn is_built_on(&self, image: &str, ancestor: &str) -> bool {
+        let (Ok(image), Ok(ancestor)) = (
+            self.images().resolve(image),
+            self.images().resolve(ancestor),
+        ) else {
+            return false;
+        };
+        let diff_ids = |image: &image::Image| {
+            image
+                .layers
+                .iter()
+                .map(|layer| layer.diff_id.clone())
+                .collect::<Vec<_>>()
+        };
+        diff_ids(&image).starts_with(&diff_ids(&ancestor))
+    }
+
+    /// Shows a container whole (`GET /containers/{id}/json`).
+    ///
+    /// # Errors
+    /// NotFound, InvalidParameter for an ambiguous prefix.
+    pub fn inspect(&self, name: &str) -> Result<ContainerInspect, Error> {
+        let container = self.container(name)?;
+        let layers = match self.images().held(container.id().as_str())? {
+            Some(held) => held
+                .lower
+                .iter()
+                .map(|lower| held.layers_dir.join(lower))
+                .collect(),
+            None => Vec::new(),
+        };
+        let paths = Paths {
+            directory: &self.config().container_dir(container.id()),
+            layers: &layers,
+            network_directory: None,
+        };
+        Ok(inspect::inspect(
+            &view(self, &container),
+            &paths,
+            container.execs.ids(),
+        ))
+    }
+
+    /// Shows the processes of a container (`GET /containers/{id}/top`). Reads /proc, so it blocks shortly.
+    ///
+    /// # Errors
+    /// Conflict when it does not run, Internal with the words of ps for options that it does not know.
+    pub fn top(&self, name: &str, ps_args: &str) -> Result<TopResponse, Error> {
+        let container = self.container(name)?;
+        let snapshot = container.snapshot();
+        if !snapshot.status.has_process() {
+            return Err(Error::conflict(format!(
+                "container {} is not running",
+                container.id()
+            )));
+        }
+        let ps_args = if ps_args.is_empty() { "-ef" } else { ps_args };
+        let columns = top::parse(ps_args)?;
+        let failed = |source| Error::internal("read the container's processes", source);
+        let parent = self.inner().cgroup_parent(&snapshot.definition);
+        let path = CgroupPath::new(&parent, container.id().as_str()).map_err(failed)?;
+        let pids = Cgroup::open(&path)
+            .and_then(|cgroup| cgroup.pids())
+            .map_err(failed)?;
+        let shown = match columns {
+            Some(columns) => top::top(&columns, &pids),
+            None => top::from_ps(&top::host_ps(ps_args, &pids)?, &pids),
+        }?;
+        self.journal_container(&container, "top", &[])?;
+        Ok(shown)
+    }
+
+    /// Reads a container's log (`GET /containers/{id}/logs`). Following ends when the container does.
+    ///
+    /// # Errors
+    /// NotFound; Internal when the log cannot be watched.
+    pub fn logs(&self, name: &str, options: &LogsOptions) -> Result<LogStream, Error> {
+        let container = self.container(name)?;
+        let snapshot = container.snapshot();
+        let tty = snapshot.definition.config.tty;
+        let form = if tty { Form::Raw } else { Form::Frames };
+        let directory = self.config().container_dir(container.id());
+        let path = directory.join(format!("{}-json.log", container.id()));
+        let logs = Logs::open(&path, options, form, Box::pin(ended(container)))
+            .map_err(|source| Error::internal("watch the log", source))?;
+        Ok(LogStream { tty, logs })
+    }
+
+    /// Streams events (`GET /events`).
+    ///
+    /// # Errors
+    /// InvalidParameter for bad filters or times, Internal when the journal cannot be read.
+    pub fn events(&self, options: EventsOptions) -> Result<events::Stream, Error> {
+        self.inner().journal.subscribe(options)
+    }
+
+    /// Describes the engine and its machine (`GET /info`). Reads /proc, so it blocks shortly.
+    ///
+    /// # Errors
+    /// Internal when images cannot be counted.
+    pub fn info(&self) -> Result<SystemInfo, Error> {
+        let mut counts = Counts {
+            images: i64::try_from(self.images().list()?.len()).unwrap_or(i64::MAX),
+            event_listeners: self.inner().journal.listeners(),
+            ..Counts::default()
+        };
+        for container in self.index().all() {
+            match container.snapshot().status {
+                Status::Running | Status::Restarting => counts.running += 1,
+                Status::Paused => counts.paused += 1,
+                Status::Created | Status::Exited | Status::Removing | Status::Dead => {
+                    counts.stopped += 1
+                }
+            }
+        }
+        let defaults = self.inner().defaults.load_full();
+        let daemon = Daemon {
+            id: &self.inner().id,
+            version: DOCKER_RELEASE,
+            config: self.config(),
+            defaults: &defaults,
+            debug: false,
+            mirrors: defaults.registries.mirrors(),
+            insecure: defaults.registries.insecure(),
+            warnings: &self.inner().networks.warnings(),
+            runtimes: &["cooper"],
+        };
+        let now = api::time::Time::from_unix_nanos(now_ns()).to_string();
+        Ok(info::info(&daemon, &Kernel::read(), &counts, now))
+    }
+
+    /// Tells versions (`GET /version`).
+    pub fn version(&self) -> SystemVersion {
+        static KERNEL: std::sync::OnceLock<Kernel> = std::sync::OnceLock::new();
+        info::version(DOCKER_RELEASE, "", "", KERNEL.get_or_init(Kernel::read))
+    }
+
+    /// Notes that a client left a container by its detach keys.
+    ///
+    /// # Errors
+    /// NotFound; Internal when the event cannot be recorded.
+    pub fn detached(&self, name: &str) -> Result<(), Error> {
+        self.journal_container(&*self.container(name)?, "detach", &[])
+    }
+}
+
+/// Ready when the container does not run any more.
+async fn ended(container: Arc<Container>) {
+    let mut changes = container.changes();
+    while container.snapshot().status.is_running() {
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}

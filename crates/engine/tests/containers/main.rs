@@ -1,0 +1,12 @@
+//! Containers on a real engine with network none, in a temporary root (STYLE 1.5, level 3).
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "this is a test, helpers included"
+)]
+
+mod common;
+mod crash;
+mod exec;
+mod lifecycle;
+mod volumes;
