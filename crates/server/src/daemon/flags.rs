@@ -1,0 +1,412 @@
+//! The daemon's flags and the keys of daemon.json: one table for both.
+//!
+//! Every flag of dockerd 28 parses. One whose feature is not there says so in one warning.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+
+use clap::{Arg, ArgAction, Command};
+use serde_json::Value as Json;
+
+/// What a flag takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `--flag`, `--flag=false`.
+    Switch,
+    /// One text.
+    Text,
+    /// One integer.
+    Number,
+    /// Any number of texts.
+    List,
+    /// Any number of `name=value`; an object in the file.
+    Map,
+}
+
+/// Whether a flag does anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Support {
+    /// It does what it says.
+    Works,
+    /// It names a part of dockerd that does not exist here, or a default that always holds: nothing to say.
+    Moot,
+    /// Its feature is not there yet.
+    NotYet,
+}
+
+/// One row.
+pub(super) struct Flag {
+    /// Without dashes.
+    pub(super) long: &'static str,
+    /// One letter, or a space.
+    short: char,
+    /// Its key in daemon.json; empty when it can stand on the command line only.
+    key: &'static str,
+    kind: Kind,
+    pub(super) support: Support,
+}
+
+const fn flag(
+    long: &'static str,
+    short: char,
+    key: &'static str,
+    kind: Kind,
+    support: Support,
+) -> Flag {
+    Flag {
+        long,
+        short,
+        key,
+        kind,
+        support,
+    }
+}
+
+use Kind::{List, Map, Number, Switch, Text};
+use Support::{Moot, NotYet, Works};
+
+#[rustfmt::skip]
+pub(super) static FLAGS: &[Flag] = &[
+    flag("add-runtime", ' ', "runtimes", Map, NotYet),
+    flag("allow-direct-routing", ' ', "allow-direct-routing", Switch, NotYet),
+    flag("allow-origin", ' ', "allow-origins", List, Works),
+    flag("allow-plaintext", ' ', "allow-plaintext", List, Works),
+    flag("authorization-plugin", ' ', "authorization-plugins", List, NotYet),
+    flag("bip", ' ', "bip", Text, Works),
+    flag("bip6", ' ', "bip6", Text, NotYet),
+    flag("bridge", 'b', "bridge", Text, Works),
+    flag("bridge-accept-fwmark", ' ', "bridge-accept-fwmark", Text, NotYet),
+    flag("cdi-spec-dir", ' ', "cdi-spec-dirs", List, NotYet),
+    flag("cgroup-parent", ' ', "cgroup-parent", Text, Works),
+    flag("config-file", ' ', "", Text, Works),
+    flag("containerd", ' ', "containerd", Text, Moot),
+    flag("containerd-namespace", ' ', "containerd-namespace", Text, Moot),
+    flag("containerd-plugins-namespace", ' ', "containerd-plugin-namespace", Text, Moot),
+    flag("cpu-rt-period", ' ', "cpu-rt-period", Number, NotYet),
+    flag("cpu-rt-runtime", ' ', "cpu-rt-runtime", Number, NotYet),
+    flag("cri-containerd", ' ', "cri-containerd", Switch, Moot),
+    flag("data-root", ' ', "data-root", Text, Works),
+    flag("debug", 'D', "debug", Switch, Works),
+    flag("default-address-pool", ' ', "default-address-pools", List, Works),
+    flag("default-cgroupns-mode", ' ', "default-cgroupns-mode", Text, Works),
+    flag("default-gateway", ' ', "default-gateway", Text, NotYet),
+    flag("default-gateway-v6", ' ', "default-gateway-v6", Text, NotYet),
+    flag("default-ipc-mode", ' ', "default-ipc-mode", Text, Works),
+    flag("default-network-opt", ' ', "default-network-opts", Map, NotYet),
+    flag("default-runtime", ' ', "default-runtime", Text, NotYet),
+    flag("default-shm-size", ' ', "default-shm-size", Text, Works),
+    flag("default-ulimit", ' ', "default-ulimits", Map, Works),
+    flag("dns", ' ', "dns", List, Works),
+    flag("dns-opt", ' ', "dns-opts", List, Works),
+    flag("dns-search", ' ', "dns-search", List, Works),
+    flag("exec-opt", ' ', "exec-opts", List, NotYet),
+    flag("exec-root", ' ', "exec-root", Text, Works),
+    flag("experimental", ' ', "experimental", Switch, NotYet),
+    flag("feature", ' ', "features", Map, NotYet),
+    flag("firewall-backend", ' ', "firewall-backend", Text, Moot),
+    flag("fixed-cidr", ' ', "fixed-cidr", Text, NotYet),
+    flag("fixed-cidr-v6", ' ', "fixed-cidr-v6", Text, NotYet),
+    flag("group", 'G', "group", Text, Works),
+    flag("host", 'H', "hosts", List, Works),
+    flag("host-gateway-ip", ' ', "host-gateway-ips", List, NotYet),
+    flag("host-name", ' ', "host-names", List, Works),
+    flag("http-proxy", ' ', "http-proxy", Text, NotYet),
+    flag("https-proxy", ' ', "https-proxy", Text, NotYet),
+    flag("icc", ' ', "icc", Switch, Works),
+    flag("init", ' ', "init", Switch, Works),
+    flag("init-path", ' ', "init-path", Text, Moot),
+    flag("insecure-registry", ' ', "insecure-registries", List, Works),
+    flag("ip", ' ', "ip", Text, Works),
+    flag("ip-forward", ' ', "ip-forward", Switch, Works),
+    flag("ip-forward-no-drop", ' ', "ip-forward-no-drop", Switch, NotYet),
+    flag("ip-masq", ' ', "ip-masq", Switch, Works),
+    flag("ip6tables", ' ', "ip6tables", Switch, NotYet),
+    flag("iptables", ' ', "iptables", Switch, NotYet),
+    flag("ipv6", ' ', "ipv6", Switch, NotYet),
+    flag("label", ' ', "labels", List, Works),
+    flag("live-restore", ' ', "live-restore", Switch, Moot),
+    flag("log-driver", ' ', "log-driver", Text, Works),
+    flag("log-format", ' ', "log-format", Text, NotYet),
+    flag("log-level", 'l', "log-level", Text, Works),
+    flag("log-opt", ' ', "log-opts", Map, Works),
+    flag("max-concurrent-downloads", ' ', "max-concurrent-downloads", Number, NotYet),
+    flag("max-concurrent-uploads", ' ', "max-concurrent-uploads", Number, NotYet),
+    flag("max-download-attempts", ' ', "max-download-attempts", Number, NotYet),
+    flag("metrics-addr", ' ', "metrics-addr", Text, NotYet),
+    flag("min-api-version", ' ', "min-api-version", Text, NotYet),
+    flag("mtu", ' ', "mtu", Number, Works),
+    flag("network-control-plane-mtu", ' ', "network-control-plane-mtu", Number, Moot),
+    flag("no-new-privileges", ' ', "no-new-privileges", Switch, NotYet),
+    flag("no-proxy", ' ', "no-proxy", Text, NotYet),
+    flag("node-generic-resource", ' ', "node-generic-resources", List, Moot),
+    flag("nri-opts", ' ', "nri-opts", Map, NotYet),
+    flag("oom-score-adjust", ' ', "oom-score-adjust", Number, NotYet),
+    flag("pidfile", 'p', "pidfile", Text, Works),
+    flag("raw-logs", ' ', "raw-logs", Switch, Moot),
+    flag("registry-mirror", ' ', "registry-mirrors", List, Works),
+    flag("rootless", ' ', "rootless", Switch, NotYet),
+    flag("seccomp-profile", ' ', "seccomp-profile", Text, NotYet),
+    flag("selinux-enabled", ' ', "selinux-enabled", Switch, NotYet),
+    flag("shutdown-timeout", ' ', "shutdown-timeout", Number, Moot),
+    flag("storage-driver", 's', "storage-driver", Text, Moot),
+    flag("storage-opt", ' ', "storage-opts", List, NotYet),
+    flag("swarm-default-advertise-addr", ' ', "swarm-default-advertise-addr", Text, Moot),
+    flag("tls", ' ', "tls", Switch, NotYet),
+    flag("tlscacert", ' ', "tlscacert", Text, NotYet),
+    flag("tlscert", ' ', "tlscert", Text, NotYet),
+    flag("tlskey", ' ', "tlskey", Text, NotYet),
+    flag("tlsverify", ' ', "tlsverify", Switch, NotYet),
+    flag("userland-proxy", ' ', "userland-proxy", Switch, Moot),
+    flag("userland-proxy-path", ' ', "userland-proxy-path", Text, Moot),
+    flag("userns-remap", ' ', "userns-remap", Text, NotYet),
+    flag("validate", ' ', "", Switch, Works),
+];
+
+/// A value, from the command line or the file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Switch(bool),
+    Text(String),
+    Number(i64),
+    List(Vec<String>),
+    Map(BTreeMap<String, String>),
+}
+
+impl fmt::Display for Value {
+    /// As Go's `%v` prints it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Switch(value) => value.fmt(f),
+            Self::Text(value) => value.fmt(f),
+            Self::Number(value) => value.fmt(f),
+            Self::List(values) => write!(f, "[{}]", values.join(" ")),
+            Self::Map(values) => {
+                let pairs: Vec<String> = values.iter().map(|(k, v)| format!("{k}:{v}")).collect();
+                write!(f, "map[{}]", pairs.join(" "))
+            }
+        }
+    }
+}
+
+/// Values by the long name of their flag.
+pub(super) type Values = BTreeMap<&'static str, Value>;
+
+/// The command line as clap sees it.
+pub(super) fn command() -> Command {
+    let command = Command::new("dockerd")
+        .about("A container engine for Linux that speaks the Docker Remote API")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_version_flag(true)
+        .args_override_self(true)
+        .arg(
+            Arg::new("version")
+                .short('v')
+                .long("version")
+                .action(ArgAction::Version),
+        )
+        .after_help("Keys of daemon.json are those of dockerd.");
+    FLAGS
+        .iter()
+        .fold(command, |command, flag| command.arg(argument(flag)))
+}
+
+fn argument(flag: &Flag) -> Arg {
+    let arg = Arg::new(flag.long).long(flag.long);
+    let arg = if flag.short == ' ' {
+        arg
+    } else {
+        arg.short(flag.short)
+    };
+    match flag.kind {
+        Switch => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(go_bool),
+        Text => arg.action(ArgAction::Set),
+        Number => arg
+            .action(ArgAction::Set)
+            .value_parser(clap::value_parser!(i64))
+            .allow_negative_numbers(true),
+        List | Map => arg.action(ArgAction::Append),
+    }
+}
+
+/// Go's `strconv.ParseBool`.
+fn go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err(format!(
+            "strconv.ParseBool: parsing {text:?}: invalid syntax"
+        )),
+    }
+}
+
+/// Reads the command line; the first word is the program.
+///
+/// # Errors
+/// clap's, which prints itself; help and version come that way as well.
+pub(super) fn from_arguments(args: Vec<OsString>) -> Result<Values, clap::Error> {
+    let matches = command().try_get_matches_from(args)?;
+    let mut values = Values::new();
+    for flag in FLAGS {
+        let texts = || {
+            matches
+                .get_many::<String>(flag.long)
+                .map(|texts| texts.cloned().collect::<Vec<_>>())
+        };
+        let value = match flag.kind {
+            Switch => matches
+                .get_one::<bool>(flag.long)
+                .copied()
+                .map(Value::Switch),
+            Text => matches
+                .get_one::<String>(flag.long)
+                .cloned()
+                .map(Value::Text),
+            Number => matches
+                .get_one::<i64>(flag.long)
+                .copied()
+                .map(Value::Number),
+            List => texts().map(Value::List),
+            Map => texts().map(|texts| Value::Map(texts.iter().map(|text| pair(text)).collect())),
+        };
+        if let Some(value) = value {
+            values.insert(flag.long, value);
+        }
+    }
+    Ok(values)
+}
+
+fn pair(text: &str) -> (String, String) {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    (name.to_owned(), value.to_owned())
+}
+
+/// Reads daemon.json.
+///
+/// # Errors
+/// In dockerd's words: not JSON, an unknown key, a value of the wrong type.
+pub(super) fn from_file(text: &str) -> Result<Values, String> {
+    if text.trim().is_empty() {
+        return Ok(Values::new());
+    }
+    let invalid = |error: api::go::DecodeError| match error.to_string().as_str() {
+        "unexpected EOF" => "invalid JSON: unexpected end of JSON input".to_owned(),
+        other => format!("invalid JSON: {other}"),
+    };
+    let parsed = api::go::parse(text.as_bytes()).map_err(invalid)?;
+    let Json::Object(object) = parsed else {
+        return Err(format!(
+            "invalid JSON: json: cannot unmarshal {} into Go value of type config.Config",
+            kind(&parsed)
+        ));
+    };
+    let mut values = Values::new();
+    let mut unknown = Vec::new();
+    for (key, value) in &object {
+        match FLAGS.iter().find(|flag| flag.key == key && !key.is_empty()) {
+            Some(flag) => drop(values.insert(flag.long, file_value(flag, value)?)),
+            None => unknown.push(key.as_str()),
+        }
+    }
+    unknown.sort_unstable();
+    if unknown.is_empty() {
+        Ok(values)
+    } else {
+        Err(format!(
+            "the following directives don't match any configuration option: {}",
+            unknown.join(", ")
+        ))
+    }
+}
+
+fn file_value(flag: &Flag, value: &Json) -> Result<Value, String> {
+    let mismatch = |wanted: &str| {
+        let (found, key) = (kind(value), flag.key);
+        format!(
+            "invalid JSON: json: cannot unmarshal {found} into Go struct field Config.{key} of type {wanted}"
+        )
+    };
+    // What is nested deeper than names and values is kept as its JSON text.
+    let text = |value: &Json| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    match (flag.kind, value) {
+        (Switch, Json::Bool(value)) => Ok(Value::Switch(*value)),
+        (Text, Json::String(value)) => Ok(Value::Text(value.clone())),
+        // Sizes may stand as numbers.
+        (Text, Json::Number(value)) => Ok(Value::Text(value.to_string())),
+        (Number, Json::Number(value)) if value.is_i64() => {
+            Ok(Value::Number(value.as_i64().unwrap_or_default()))
+        }
+        (List, Json::Array(values)) => Ok(Value::List(values.iter().map(text).collect())),
+        (Map, Json::Object(values)) => Ok(Value::Map(
+            values
+                .iter()
+                .map(|(name, value)| (name.clone(), text(value)))
+                .collect(),
+        )),
+        (Switch, _) => Err(mismatch("bool")),
+        (Text, _) => Err(mismatch("string")),
+        (Number, _) => Err(mismatch("int")),
+        (List, _) => Err(mismatch("[]string")),
+        (Map, _) => Err(mismatch("map[string]string")),
+    }
+}
+
+fn kind(value: &Json) -> &'static str {
+    match value {
+        Json::Null => "null",
+        Json::Bool(_) => "bool",
+        Json::Number(_) => "number",
+        Json::String(_) => "string",
+        Json::Array(_) => "array",
+        Json::Object(_) => "object",
+    }
+}
+
+/// Puts both together.
+///
+/// # Errors
+/// In dockerd's words when a directive stands in both.
+pub(super) fn merge(arguments: &Values, file: Values) -> Result<Values, String> {
+    let conflicts: Vec<String> = FLAGS
+        .iter()
+        .filter_map(|flag| {
+            let (given, filed) = (arguments.get(flag.long)?, file.get(flag.long)?);
+            Some(format!(
+                "{}: (from flag: {given}, from file: {filed})",
+                flag.key
+            ))
+        })
+        .collect();
+    if !conflicts.is_empty() {
+        return Err(format!(
+            "the following directives are specified both as a flag and in the configuration file: {}",
+            conflicts.join(", ")
+        ));
+    }
+    let mut all = file;
+    all.extend(arguments.iter().map(|(name, value)| (*name, value.clone())));
+    Ok(all)
+}
+
+/// One warning for each directive whose feature is not there.
+pub(super) fn warnings(values: &Values) -> Vec<String> {
+    let missing = FLAGS.iter().filter(|flag| flag.support == NotYet);
+    missing
+        .filter_map(|flag| {
+            let value = values.get(flag.long)?;
+            Some(format!(
+                "--{}={value} has no effect: this feature is not there yet",
+                flag.long
+            ))
+        })
+        .collect()
+}

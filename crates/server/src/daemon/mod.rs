@@ -1,0 +1,330 @@
+//! The daemon around the engine: flags, file, sockets, signals.
+//!
+//! Order: flags and file → log → pidfile → sockets → engine → accept. Sockets come before the engine, so a client that
+//! connects while containers are adopted waits in the socket's queue instead of being refused.
+
+mod flags;
+mod hosts;
+mod pidfile;
+mod settings;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, IsTerminal as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use engine::Engine;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Registry, fmt as log, reload};
+
+use self::flags::Values;
+use self::hosts::Host;
+use self::pidfile::Pidfile;
+use self::settings::Settings;
+use crate::listen::{Listener, serve};
+use crate::service::App;
+
+/// daemon.json of Cooper; as `dockerd` it reads Docker's.
+const CONFIG_FILE: &str = "/etc/cooper/daemon.json";
+const DOCKER_CONFIG_FILE: &str = "/etc/docker/daemon.json";
+/// Where every Docker client looks.
+const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+/// The daemon's threads: requests are short and wait for others, so a few serve many.
+const MIN_THREADS: usize = 2;
+const MAX_THREADS: usize = 4;
+
+type Level = reload::Handle<LevelFilter, Registry>;
+
+/// Runs the daemon until it is told to stop. `args` begins with the program's name.
+#[must_use]
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let default_file = match args.first().and_then(|name| Path::new(name).file_name()) {
+        Some(name) if name == "dockerd" => DOCKER_CONFIG_FILE,
+        _ => CONFIG_FILE,
+    };
+    let arguments = match flags::from_arguments(args) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = u8::try_from(error.exit_code()).unwrap_or(1);
+            return if error.print().is_ok() {
+                ExitCode::from(code)
+            } else {
+                ExitCode::FAILURE
+            };
+        }
+    };
+    let sources = Sources {
+        arguments,
+        default_file: default_file.into(),
+    };
+    match start(&sources) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            say(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the daemon's last words belong to whoever started it"
+)]
+fn say(message: &str) {
+    eprintln!("{message}");
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "dockerd prints this line there as well"
+)]
+fn say_valid() {
+    eprintln!("configuration OK");
+}
+
+/// Where settings come from; read again at SIGHUP.
+struct Sources {
+    arguments: Values,
+    default_file: PathBuf,
+}
+
+impl Sources {
+    fn file(&self) -> (PathBuf, bool) {
+        match self.arguments.get("config-file") {
+            Some(flags::Value::Text(path)) => (path.into(), true),
+            _ => (self.default_file.clone(), false),
+        }
+    }
+
+    fn read(&self) -> Result<(Settings, Values), String> {
+        let (path, asked) = self.file();
+        let told = |why: String| {
+            format!(
+                "unable to configure the Docker daemon with file {}: {why}",
+                path.display()
+            )
+        };
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !asked => String::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(told(format!(
+                    "open {}: no such file or directory",
+                    path.display()
+                )));
+            }
+            Err(error) => return Err(told(error.to_string())),
+        };
+        let file = flags::from_file(&text).map_err(told)?;
+        let all = flags::merge(&self.arguments, file).map_err(told)?;
+        let merged = |why| {
+            told(format!(
+                "merged configuration validation from file and command line flags failed: {why}"
+            ))
+        };
+        Ok((Settings::new(&all).map_err(merged)?, all))
+    }
+}
+
+fn start(sources: &Sources) -> Result<(), String> {
+    let (settings, values) = sources.read()?;
+    if values.get("validate") == Some(&flags::Value::Switch(true)) {
+        say_valid();
+        return Ok(());
+    }
+    let (filter, level) = reload::Layer::new(LevelFilter::from_level(settings.level));
+    let lines = log::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .init();
+    for warning in flags::warnings(&values) {
+        tracing::warn!("{warning}");
+    }
+    let _pidfile = Pidfile::create(&settings.pidfile)?;
+    let threads = std::thread::available_parallelism().map_or(MIN_THREADS, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.clamp(MIN_THREADS, MAX_THREADS))
+        .enable_all()
+        .build()
+        .map_err(|error| format!("start the runtime: {error}"))?;
+    runtime.block_on(run(sources, settings, level))
+}
+
+async fn run(sources: &Sources, settings: Settings, level: Level) -> Result<(), String> {
+    let app = App::new(settings.gate.clone());
+    let listeners = listen(&settings)?;
+    let program =
+        std::env::current_exe().map_err(|error| format!("find the program itself: {error}"))?;
+    let engine = Engine::open(settings.engine(&program))
+        .await
+        .map_err(|error| error.message)?;
+    app.set_engine(engine.clone());
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(obey_signals(Reloading {
+        sources: Sources {
+            arguments: sources.arguments.clone(),
+            default_file: sources.default_file.clone(),
+        },
+        app: Arc::clone(&app),
+        engine: engine.clone(),
+        level,
+        stop: stop.clone(),
+    }));
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "the service manager was not told that the daemon is ready");
+    }
+    tracing::info!("Daemon has completed initialization");
+    serve(Arc::clone(&app), listeners, stop).await;
+    signals.abort();
+    let shutdown = engine.shutdown().await.map_err(|error| error.message);
+    tracing::info!("Daemon shutdown complete");
+    shutdown
+}
+
+/// Binds everything that was asked for. Cooper's own socket is always there; Docker's is taken when nothing was asked
+/// for and nobody answers on it.
+fn listen(settings: &Settings) -> Result<Vec<Listener>, String> {
+    let group = group(settings)?;
+    let own = settings.exec_root.join("cooper.sock");
+    let mut listeners = vec![unix(&own, group)?];
+    let default = Path::new(DOCKER_SOCKET);
+    if settings.hosts.is_empty() {
+        match Listener::unix(default, group) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => tracing::warn!(%error, "serving {} only", own.display()),
+        }
+    }
+    for host in &settings.hosts {
+        match host {
+            Host::Unix(path) => {
+                let path = path.as_deref().unwrap_or(default);
+                if path != own {
+                    listeners.push(unix(path, group)?);
+                }
+            }
+            Host::Tcp(addresses) => {
+                for address in addresses {
+                    listeners.push(tcp(*address, settings)?);
+                }
+            }
+            Host::Activated => listeners.extend(activated()?),
+        }
+    }
+    Ok(listeners)
+}
+
+fn unix(path: &Path, group: Option<u32>) -> Result<Listener, String> {
+    let listener = Listener::unix(path, group).map_err(|error| {
+        format!(
+            "failed to load listeners: can't create unix socket {}: {error}",
+            path.display()
+        )
+    })?;
+    tracing::info!("API listen on {}", path.display());
+    Ok(listener)
+}
+
+fn tcp(address: SocketAddr, settings: &Settings) -> Result<Listener, String> {
+    let listener = Listener::tcp(address)
+        .map_err(|error| format!("failed to load listeners: listen tcp {address}: {error}"))?;
+    if !address.ip().is_loopback() && settings.gate.plaintext.is_empty() {
+        tracing::warn!("{address} has no TLS: it serves this machine only (see --allow-plaintext)");
+    }
+    tracing::info!("API listen on {}", listener.address().unwrap_or(address));
+    Ok(listener)
+}
+
+fn activated() -> Result<Vec<Listener>, String> {
+    let told = |error: io::Error| format!("failed to load listeners: {error}");
+    let sockets = sys::activation::listen_fds().map_err(told)?;
+    if sockets.is_empty() {
+        return Err("failed to load listeners: no sockets found via socket activation: make sure the service was started by systemd".to_owned());
+    }
+    sockets
+        .into_iter()
+        .map(|socket| Listener::activated(socket).map_err(told))
+        .collect()
+}
+
+/// Number of the socket's group. The default one need not exist.
+fn group(settings: &Settings) -> Result<Option<u32>, String> {
+    let (name, asked) = &settings.group;
+    let found = match name.parse() {
+        Ok(number) => Some(number),
+        Err(_) => group_number(&fs::read_to_string("/etc/group").unwrap_or_default(), name),
+    };
+    if found.is_none() && *asked && !name.is_empty() {
+        return Err(format!("failed to load listeners: group {name} not found"));
+    }
+    Ok(found)
+}
+
+fn group_number(groups: &str, name: &str) -> Option<u32> {
+    let line = groups
+        .lines()
+        .find(|line| line.split(':').next() == Some(name))?;
+    line.split(':').nth(2)?.parse().ok()
+}
+
+/// What a signal may change.
+struct Reloading {
+    sources: Sources,
+    app: Arc<App>,
+    engine: Engine,
+    level: Level,
+    stop: CancellationToken,
+}
+
+impl Reloading {
+    fn reload(&self) {
+        let (path, _) = self.sources.file();
+        tracing::info!(
+            "Got signal to reload configuration, reloading from: {}",
+            path.display()
+        );
+        let settings = match self.sources.read() {
+            Ok((settings, _)) => settings,
+            Err(error) => return tracing::error!("{error}"),
+        };
+        self.app.set_gate(settings.gate);
+        self.engine.reload(settings.defaults);
+        if let Err(error) = self.level.reload(LevelFilter::from_level(settings.level)) {
+            tracing::error!(%error, "the log level stays as it was");
+        }
+    }
+}
+
+/// SIGHUP reloads, SIGTERM and SIGINT stop the daemon; containers go on.
+async fn obey_signals(reloading: Reloading) {
+    let listen = |kind| {
+        signal(kind).inspect_err(|error| tracing::error!(%error, "a signal will not be obeyed"))
+    };
+    let (Ok(mut hang_up), Ok(mut terminate), Ok(mut interrupt)) = (
+        listen(SignalKind::hangup()),
+        listen(SignalKind::terminate()),
+        listen(SignalKind::interrupt()),
+    ) else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = hang_up.recv() => reloading.reload(),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("Processing signal: the daemon stops, containers go on");
+    reloading.stop.cancel();
+}

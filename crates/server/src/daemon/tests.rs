@@ -1,0 +1,154 @@
+//! Flags, file, and their conflicts, in dockerd 28.5.2's words.
+
+use super::flags::{FLAGS, Support, Value, from_arguments, from_file, merge, warnings};
+use super::settings::Settings;
+use super::*;
+
+fn arguments(line: &str) -> Values {
+    let words = std::iter::once("dockerd").chain(line.split_whitespace());
+    from_arguments(words.map(OsString::from).collect()).unwrap()
+}
+
+/// What test suites and service files pass.
+#[test]
+fn every_flag_of_dockerd_parses() {
+    let values = arguments(
+        "--config-file /dev/null --data-root /d --exec-root /e --pidfile /p --containerd-namespace x \
+         --containerd-plugins-namespace xp --userland-proxy=true --containerd /var/run/c.sock \
+         --host unix:///tmp/x.sock --debug --storage-driver overlay2 --experimental --init --userns-remap default \
+         --default-cgroupns-mode host --firewall-backend=nftables --feature a=true --iptables=false --ip6tables=0 \
+         --ipv6 --fixed-cidr 10.0.0.0/24 --fixed-cidr-v6 fd00::/64 --bip 10.0.0.1/24 --bip6 fd00::1/64 -b none \
+         --icc=false --ip 127.0.0.1 --ip-forward=false --ip-forward-no-drop \
+         --default-address-pool base=10.0.0.0/8,size=24 --default-network-opt bridge=com.x=1 \
+         --bridge-accept-fwmark 1 --allow-direct-routing --authorization-plugin p --live-restore \
+         --default-ipc-mode private --default-runtime runc --default-shm-size 1m --cdi-spec-dir /c --dns 1.1.1.1 \
+         --host-gateway-ip 1.2.3.4 --insecure-registry r:5000 --registry-mirror http://m --http-proxy h \
+         --https-proxy h --no-proxy n --log-driver json-file --log-opt max-size=1m --log-level debug \
+         --seccomp-profile builtin --exec-opt native.cgroupdriver=cgroupfs --validate --tlsverify=false \
+         --tlscacert a --tlscert b --tlskey c --swarm-default-advertise-addr lo --nri-opts enable=false \
+         -H tcp://127.0.0.1:0 -D --mtu -1 --add-runtime a=/b --cri-containerd",
+    );
+    assert_eq!(
+        values["host"],
+        Value::List(vec![
+            "unix:///tmp/x.sock".into(),
+            "tcp://127.0.0.1:0".into()
+        ])
+    );
+    assert_eq!(values["iptables"], Value::Switch(false));
+    assert_eq!(values["mtu"], Value::Number(-1));
+    assert!(values.len() > 60);
+}
+
+#[test]
+fn the_tutorials_forms_of_hosts_parse() {
+    let values = arguments("-H=fd:// -H=tcp://0.0.0.0:2375");
+    let settings = Settings::new(&values).unwrap();
+    assert_eq!(
+        settings.hosts,
+        [
+            Host::Activated,
+            Host::Tcp(vec!["0.0.0.0:2375".parse().unwrap()])
+        ]
+    );
+}
+
+#[test]
+fn only_missing_features_are_warned_about_and_once() {
+    let values = arguments("--userland-proxy=false --live-restore --debug --ipv6 --tlsverify");
+    assert_eq!(
+        warnings(&values),
+        [
+            "--ipv6=true has no effect: this feature is not there yet",
+            "--tlsverify=true has no effect: this feature is not there yet"
+        ]
+    );
+    assert!(FLAGS.iter().any(|flag| flag.support == Support::Works));
+}
+
+#[test]
+fn the_file_has_dockers_keys_and_words() {
+    let values = from_file(
+        r#"{"hosts":["unix:///a"],"debug":true,"mtu":1400,"log-opts":{"a":"b"},"default-shm-size":"64M",
+        "default-ulimits":{"nofile":{"Name":"nofile","Hard":2,"Soft":1}},"features":{"buildkit":true}}"#,
+    )
+    .unwrap();
+    let settings = Settings::new(&values).unwrap();
+    assert_eq!(settings.defaults.ulimits, [("nofile".to_owned(), 1, 2)]);
+    assert_eq!(settings.defaults.shm_size_bytes, 64 << 20);
+    assert_eq!(settings.level, tracing::Level::DEBUG);
+    for (text, told) in [
+        (
+            r#"{"foo":1,"bar":2}"#,
+            "the following directives don't match any configuration option: bar, foo",
+        ),
+        (
+            r#"{"debug":"x"}"#,
+            "invalid JSON: json: cannot unmarshal string into Go struct field Config.debug of type bool",
+        ),
+        (
+            r#"{"mtu":"x"}"#,
+            "invalid JSON: json: cannot unmarshal string into Go struct field Config.mtu of type int",
+        ),
+        (r#"{"debug":"#, "invalid JSON: unexpected end of JSON input"),
+    ] {
+        assert_eq!(from_file(text).unwrap_err(), told);
+    }
+}
+
+#[test]
+fn what_stands_in_both_is_a_conflict() {
+    let both =
+        |line: &str, file: &str| merge(&arguments(line), from_file(file).unwrap()).unwrap_err();
+    let head =
+        "the following directives are specified both as a flag and in the configuration file: ";
+    assert_eq!(
+        both("-H tcp://1.2.3.4:1", r#"{"hosts":["unix:///tmp/x.sock"]}"#),
+        format!("{head}hosts: (from flag: [tcp://1.2.3.4:1], from file: [unix:///tmp/x.sock])")
+    );
+    assert_eq!(
+        both("--debug --label c=d", r#"{"debug":true,"labels":["a=b"]}"#),
+        format!(
+            "{head}debug: (from flag: true, from file: true), labels: (from flag: [c=d], from file: [a=b])"
+        )
+    );
+    assert_eq!(
+        both("--log-opt c=d", r#"{"log-opts":{"a":"b"}}"#),
+        format!("{head}log-opts: (from flag: map[c:d], from file: map[a:b])")
+    );
+}
+
+#[test]
+fn bad_values_are_refused_with_the_files_name() {
+    let read = |line: &str| {
+        let sources = Sources {
+            arguments: arguments(line),
+            default_file: "/nonexistent/daemon.json".into(),
+        };
+        sources.read().map(|_| ())
+    };
+    assert_eq!(read(""), Ok(()));
+    assert_eq!(
+        read("--config-file /nonexistent/x.json").unwrap_err(),
+        "unable to configure the Docker daemon with file /nonexistent/x.json: \
+         open /nonexistent/x.json: no such file or directory"
+    );
+    assert_eq!(
+        read("--config-file /dev/null --log-level x").unwrap_err(),
+        "unable to configure the Docker daemon with file /dev/null: merged configuration validation from file \
+         and command line flags failed: invalid logging level: x"
+    );
+    assert!(
+        read("-H foo://x")
+            .unwrap_err()
+            .ends_with("invalid bind address (foo://x): unsupported proto 'foo'")
+    );
+    assert!(read("--allow-plaintext 10.0.0.0/99").is_err());
+}
+
+#[test]
+fn groups_are_found_by_name() {
+    let groups = "root:x:0:\ndocker:x:998:a,b\n";
+    assert_eq!(group_number(groups, "docker"), Some(998));
+    assert_eq!(group_number(groups, "dock"), None);
+}

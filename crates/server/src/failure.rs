@@ -1,0 +1,144 @@
+//! Failures of a request: which status, which words. The only place where errors become HTTP.
+
+use api::container::create::CreateBodyError;
+use api::error::ErrorResponse;
+use api::filters::FilterError;
+use api::go::{self, DecodeError};
+use api::name::NameError;
+use api::query::QueryError;
+use api::signal::SignalError;
+use api::version::VersionError;
+use engine::Class;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Response, StatusCode};
+
+use crate::body::Body;
+use crate::respond::Headers;
+
+/// Why a request is answered with an error.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The HTTP status.
+    pub(crate) status: StatusCode,
+    /// Docker's words for the client.
+    pub(crate) message: String,
+    /// Which headers stand on it beside those of its content.
+    pub(crate) headers: Headers,
+}
+
+impl Failure {
+    /// A status and its words.
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            headers: Headers::All,
+        }
+    }
+
+    /// The request is wrong.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// dockerd's answer to every unknown path and every wrong method.
+    pub(crate) fn page_not_found() -> Self {
+        Self {
+            headers: Headers::None,
+            ..Self::new(StatusCode::NOT_FOUND, "page not found")
+        }
+    }
+
+    /// In Docker's shape; a 304 has no body.
+    pub(crate) fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        if self.status != StatusCode::NOT_MODIFIED {
+            *response.body_mut() = go::encode(&ErrorResponse {
+                message: self.message,
+            })
+            .into();
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, crate::respond::JSON);
+        }
+        response
+    }
+}
+
+/// The status of each class of engine errors.
+pub(crate) fn status(class: Class) -> StatusCode {
+    match class {
+        Class::NotFound => StatusCode::NOT_FOUND,
+        Class::InvalidParameter => StatusCode::BAD_REQUEST,
+        Class::Conflict => StatusCode::CONFLICT,
+        Class::NotModified => StatusCode::NOT_MODIFIED,
+        Class::Unauthorized => StatusCode::UNAUTHORIZED,
+        Class::Forbidden => StatusCode::FORBIDDEN,
+        Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Class::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+        Class::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<engine::Error> for Failure {
+    /// The log gets the cause here, once; the client gets the words.
+    fn from(error: engine::Error) -> Self {
+        if error.class == Class::Internal {
+            let cause = error.source.as_deref().map(tracing::field::display);
+            tracing::error!(cause, "{}", error.message);
+        }
+        Self::new(status(error.class), error.message)
+    }
+}
+
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Self {
+        let status = match error {
+            // dockerd hands Go's own error through, and that has no class.
+            QueryError::Number { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            QueryError::Resize { .. } => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<DecodeError> for Failure {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Trailing => Self::invalid(error.to_string()),
+            _ => Self::invalid(format!("invalid JSON: {error}")),
+        }
+    }
+}
+
+impl From<CreateBodyError> for Failure {
+    fn from(error: CreateBodyError) -> Self {
+        match error {
+            CreateBodyError::Decode(error) => error.into(),
+            CreateBodyError::NoConfig => Self::invalid(error.to_string()),
+        }
+    }
+}
+
+/// Errors whose text is the whole answer, always with status 400.
+macro_rules! invalid {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::invalid(error.to_string())
+            }
+        }
+    )*};
+}
+
+invalid!(FilterError, NameError, SignalError);
+
+impl From<VersionError> for Failure {
+    fn from(error: VersionError) -> Self {
+        Self {
+            headers: Headers::Versioned,
+            ..Self::invalid(error.to_string())
+        }
+    }
+}

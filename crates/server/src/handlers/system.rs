@@ -1,0 +1,56 @@
+//! The engine itself: `/_ping`, `/version`, `/info`, `/auth`, and the plugins it does not have.
+
+use api::auth::AuthConfig;
+use hyper::header::{CONTENT_LENGTH, HeaderValue};
+use hyper::{Method, StatusCode};
+
+use crate::request::{Call, Reply};
+use crate::respond::{JSON, TEXT, json, ping_headers, with_type};
+use crate::version;
+
+/// `GET /_ping`, `HEAD /_ping`: works before the engine does.
+pub(crate) fn ping(call: Call) -> Reply {
+    Box::pin(async move {
+        let head = call.head.method == Method::HEAD;
+        let body = if head { Vec::new() } else { b"OK".to_vec() };
+        let mut response = with_type(StatusCode::OK, TEXT, body);
+        if head {
+            response
+                .headers_mut()
+                .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        ping_headers(response.headers_mut());
+        Ok(response)
+    })
+}
+
+/// `GET /version`
+pub(crate) fn version(call: Call) -> Reply {
+    Box::pin(async move { Ok(json(StatusCode::OK, &call.engine()?.version())) })
+}
+
+/// `GET /info`
+pub(crate) fn info(call: Call) -> Reply {
+    Box::pin(async move {
+        let info = call.engine()?.info()?;
+        Ok(with_type(
+            StatusCode::OK,
+            JSON,
+            version::info(call.requested, &info),
+        ))
+    })
+}
+
+/// `POST /auth`
+pub(crate) fn auth(mut call: Call) -> Reply {
+    Box::pin(async move {
+        let credentials: AuthConfig = call.json().await?;
+        let answer = call.engine()?.auth(credentials).await?;
+        Ok(json(StatusCode::OK, &answer))
+    })
+}
+
+/// `GET /plugins`: there are none.
+pub(crate) fn plugins(_call: Call) -> Reply {
+    Box::pin(async move { Ok(json::<[(); 0]>(StatusCode::OK, &[])) })
+}

@@ -1,0 +1,266 @@
+//! One request from its headers to its answer.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::task::{Context, Poll};
+
+use api::query::{Query, unescape};
+use api::version::ApiVersion;
+use engine::Engine;
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio_util::task::TaskTracker;
+
+use crate::body::Body;
+use crate::failure::Failure;
+use crate::gate::{Gate, Peer};
+use crate::request::{Call, Reply, Requested};
+use crate::respond::{Headers, browser_headers, empty};
+use crate::route::Action;
+use crate::routes;
+use crate::tap::Tap;
+
+/// What all requests share.
+#[derive(Default)]
+pub struct App {
+    engine: OnceLock<Engine>,
+    gate: RwLock<Arc<Gate>>,
+    /// State changes and raw streams: they outlive the request that began them.
+    tasks: TaskTracker,
+}
+
+impl App {
+    /// An application behind this gate, whose engine comes later.
+    #[must_use]
+    pub fn new(gate: Gate) -> Arc<Self> {
+        Arc::new(Self {
+            gate: RwLock::new(Arc::new(gate)),
+            ..Self::default()
+        })
+    }
+
+    /// Gives it its engine. Until then whatever needs one answers 503.
+    ///
+    /// # Panics
+    /// When it has one already.
+    pub fn set_engine(&self, engine: Engine) {
+        assert!(
+            self.engine.set(engine).is_ok(),
+            "the engine is set once, after it was opened"
+        );
+    }
+
+    /// Changes the gate for connections and requests to come.
+    pub fn set_gate(&self, gate: Gate) {
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(gate);
+    }
+
+    /// Waits until state changes under way are done. Call it when no more connections are accepted.
+    pub async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    pub(crate) fn engine(&self) -> Result<Engine, Failure> {
+        let starting = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the engine is starting");
+        self.engine.get().cloned().ok_or_else(starting)
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.gate.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Answers one request; never fails and never panics.
+pub(crate) async fn answer(
+    app: Arc<App>,
+    peer: Peer,
+    tap: Tap,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let head_only = request.method() == Method::HEAD;
+    let (mut response, headers) = match process(app, peer, tap, request).await {
+        Ok(response) => (response, Headers::All),
+        Err(failure) => {
+            let headers = failure.headers;
+            (failure.into_response(), headers)
+        }
+    };
+    headers.put(response.headers_mut());
+    if peer != Peer::Unix {
+        browser_headers(response.headers_mut());
+    }
+    if head_only && matches!(response.body(), Body::Stream(_)) {
+        *response.body_mut() = Body::empty();
+    }
+    Ok(response)
+}
+
+async fn process(
+    app: Arc<App>,
+    peer: Peer,
+    tap: Tap,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Failure> {
+    let (head, body) = request.into_parts();
+    app.gate().check(peer, &head)?;
+    if head.method == Method::OPTIONS {
+        return Ok(empty(StatusCode::OK));
+    }
+    let path = unescape(head.uri.path(), false);
+    let (version, path) = split_version(&path);
+    let (route, name) = routes::find(&head.method, path).ok_or_else(Failure::page_not_found)?;
+    let requested = requested(version)?;
+    let query = Query::parse(head.uri.query().unwrap_or_default());
+    let tasks = app.tasks().clone();
+    let call = Call {
+        app,
+        head,
+        requested,
+        name,
+        query,
+        body,
+        tap,
+    };
+    match route.action {
+        Action::Run(handler) => caught(handler, call).await,
+        Action::Change(handler) => {
+            // In its own task: a client that goes away must not stop a change half-way.
+            let change = tasks.spawn(caught(handler, call));
+            change.await.unwrap_or_else(|error| Err(panicked(&error)))
+        }
+        Action::NotYet => {
+            Err(nobody(&call, route.pattern).unwrap_or_else(|| not_yet(&call, route.pattern)))
+        }
+        Action::NoManager => Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, NO_MANAGER)),
+        Action::NoSwarm => Err(Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This node is not part of a swarm",
+        )),
+        Action::NeverSwarm => Err(Failure::new(StatusCode::NOT_IMPLEMENTED, NEVER_SWARM)),
+    }
+}
+
+const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" \
+    to connect this node to swarm and try again.";
+const NEVER_SWARM: &str =
+    "swarm mode is not part of this engine; to run containers on several machines use Kubernetes";
+
+/// Of a kind that is not served there is nothing by any name, and `docker inspect` goes from one kind to the next
+/// at a 404. dockerd's words; the networks that every engine has are no such nothing.
+fn nobody(call: &Call, pattern: &str) -> Option<Failure> {
+    let name = &call.name;
+    let message = match (call.head.method.as_str(), pattern) {
+        ("GET", "/networks/{id}") if !["bridge", "host", "none"].contains(&name.as_str()) => {
+            format!("network {name} not found")
+        }
+        ("GET", "/volumes/{name}") => format!("get {name}: no such volume"),
+        ("GET", "/plugins/{name}/json") => format!("plugin \"{name}\" not found"),
+        _ => return None,
+    };
+    Some(Failure::new(StatusCode::NOT_FOUND, message))
+}
+
+fn not_yet(call: &Call, pattern: &str) -> Failure {
+    Failure::new(
+        StatusCode::NOT_IMPLEMENTED,
+        format!("{} {pattern} is not implemented yet", call.head.method),
+    )
+}
+
+/// Takes `/v1.44` off the path. What looks like a version but has nothing behind it is a path of its own.
+fn split_version(path: &str) -> (Option<&str>, &str) {
+    let Some(rest) = path.strip_prefix("/v") else {
+        return (None, path);
+    };
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(rest.len());
+    let (version, tail) = rest.split_at(end);
+    if version.is_empty() || !tail.starts_with('/') {
+        (None, path)
+    } else {
+        (Some(version), tail)
+    }
+}
+
+fn requested(version: Option<&str>) -> Result<Requested, Failure> {
+    match version {
+        None => Ok(Requested {
+            version: ApiVersion::MAX,
+            unversioned: true,
+        }),
+        Some(text) => Ok(Requested {
+            version: text.parse()?,
+            unversioned: false,
+        }),
+    }
+}
+
+/// Runs a handler; its panic is one failed request.
+async fn caught(handler: fn(Call) -> Reply, call: Call) -> Result<Response<Body>, Failure> {
+    let request = format!("{} {}", call.head.method, call.head.uri.path());
+    Caught(handler(call)).await.unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let message = message
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        tracing::error!(request, message, "a handler panicked");
+        Err(Failure::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the engine made a mistake; its log says more",
+        ))
+    })
+}
+
+fn panicked(error: &tokio::task::JoinError) -> Failure {
+    tracing::error!(%error, "a state change was lost");
+    Failure::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the engine made a mistake; its log says more",
+    )
+}
+
+/// A handler's future under `catch_unwind`. Handlers box an async block, so nothing runs before the first poll.
+struct Caught(Reply);
+
+impl Future for Caught {
+    type Output = Result<Result<Response<Body>, Failure>, Box<dyn Any + Send>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let poll = AssertUnwindSafe(|| self.0.as_mut().poll(context));
+        match std::panic::catch_unwind(poll) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(answer)) => Poll::Ready(Ok(answer)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_taken_off_only_in_front_of_a_path() {
+        for (path, wanted) in [
+            ("/v1.44/info", (Some("1.44"), "/info")),
+            ("/info", (None, "/info")),
+            ("/version", (None, "/version")),
+            ("/volumes/v1.2", (None, "/volumes/v1.2")),
+            ("/v1.44", (None, "/v1.44")),
+            ("/v1.44/", (Some("1.44"), "/")),
+            ("/v/info", (None, "/v/info")),
+            ("/v1.24x/info", (None, "/v1.24x/info")),
+        ] {
+            assert_eq!(split_version(path), wanted, "{path}");
+        }
+    }
+}
