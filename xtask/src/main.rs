@@ -5,11 +5,15 @@
     reason = "a command line talks to a person"
 )]
 
+mod bench;
 mod check;
+mod images;
 mod install;
+mod run;
 mod sh;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -21,6 +25,14 @@ cargo xtask <command>
   test [filter]    every test: unit, contract, and end to end as root
        --unit      only what needs no root and no packages
        --long      the longer suites as well
+  run              builds Cooper and brings an engine up, ready for curl and the docker command line
+       --once      stops after the first container
+  images           test images from Debian packages, kept in .cache/images
+       serve [port]  and a registry on loopback that serves them
+  bench [row]      the budget table, side by side with a dockerd
+       --peer HOST compare with the dockerd on unix://…
+  vm [suite…]      the same binaries on Debian 12's 6.1 kernel with cgroup v2, in a small virtual machine
+       --help      its suites; -- program [args]; --shell
 ";
 
 fn main() -> ExitCode {
@@ -28,9 +40,13 @@ fn main() -> ExitCode {
     let command = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
     let outcome = match command.as_str() {
+        "bench" => bench::run(&rest),
         "check" => check::run(),
         "tidy" => tidy::run(),
+        "images" => images::run(&rest),
+        "run" => run::run(&rest),
         "test" => test::run(&rest),
+        "vm" => vm::run(&rest),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

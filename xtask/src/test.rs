@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::{install, sh};
+use crate::{images, install, sh};
 
 /// What the end-to-end tests use beside the Rust toolchain.
 const PACKAGES: &[&str] = &[
@@ -12,6 +12,12 @@ const PACKAGES: &[&str] = &[
     "runc",
     "nftables",
     "iproute2",
+    "debootstrap",
+    "docker-registry",
+    "ruby-docker-api",
+    // The gem needs it, its package does not say so.
+    "ruby-multi-json",
+    "skopeo",
 ];
 
 /// Runs the tests. `--unit`: without root and packages; `--long`: longer suites too; anything else filters by name.
@@ -34,6 +40,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             bail!("the end-to-end tests need root; run them as root, or use --unit for the rest");
         }
         install::debian(PACKAGES)?;
+        images::run(&[])?;
         sh::run(sh::cargo().args(["build", "--locked", "--bin", "cooper"]))?;
     }
     let mut nextest = sh::cargo();

@@ -140,14 +140,15 @@ pub fn layer(entries: &[Entry]) -> Vec<u8> {
     builder.into_inner().expect("a tar in memory")
 }
 
-/// A docker-archive (as `docker load` reads it) of one image tagged `reference`.
-pub fn docker_archive(reference: &str, layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
-    let digest = |bytes: &[u8]| -> String {
-        Sha256::digest(bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
-    };
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// The configuration document of an image, whose digest is the image's id.
+fn document(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
     let document = json!({
         "architecture": "amd64",
         "os": "linux",
@@ -161,7 +162,12 @@ pub fn docker_archive(reference: &str, layers: &[Vec<u8>], config: &Value) -> Ve
             "created": "2026-01-02T03:04:05.678Z", "created_by": "a test",
         })).collect::<Vec<_>>(),
     });
-    let document = serde_json::to_vec(&document).expect("a value is JSON");
+    serde_json::to_vec(&document).expect("a value is JSON")
+}
+
+/// A docker-archive (as `docker load` reads it) of one image tagged `reference`.
+pub fn docker_archive(reference: &str, layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
+    let document = document(layers, config);
     let config_name = format!("{}.json", digest(&document));
     let layer_names: Vec<String> = layers
         .iter()
@@ -186,6 +192,16 @@ pub fn docker_archive(reference: &str, layers: &[Vec<u8>], config: &Value) -> Ve
 /// busybox:latest as a docker-archive.
 pub fn busybox_archive() -> Vec<u8> {
     docker_archive("busybox:latest", &[layer(&busybox())], &config(&["sh"]))
+}
+
+/// A name for our busybox that no reference engine has for an image of its own.
+pub const SHARED_IMAGE: &str = "cooper-test/busybox:latest";
+
+/// The very image of [`busybox_archive`] as [`SHARED_IMAGE`], and its id.
+pub fn shared_archive() -> (Vec<u8>, String) {
+    let (layers, config) = ([layer(&busybox())], config(&["sh"]));
+    let id = format!("sha256:{}", digest(&document(&layers, &config)));
+    (docker_archive(SHARED_IMAGE, &layers, &config), id)
 }
 
 /// Writes `archive` to `path` for `docker load -i`.

@@ -46,6 +46,16 @@ impl Response {
             .unwrap_or_else(|error| panic!("{error} in {}", self.text()))
     }
 
+    /// A body of JSON messages, one a line.
+    pub fn json_lines(&self) -> impl Iterator<Item = Value> {
+        let text = self.text();
+        let values: Vec<Value> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        values.into_iter()
+    }
+
     /// The first value of header `name` (lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
@@ -55,7 +65,6 @@ impl Response {
     }
 
     /// This answer, after making sure of its status.
-    #[must_use]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         self
@@ -130,53 +139,25 @@ impl Client {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> anyhow::Result<Response> {
+        self.session()?.request(method, path, headers, body)
+    }
+
+    /// One connection that is kept open for many requests.
+    ///
+    /// # Errors
+    /// No connection, or no HTTP on it.
+    pub fn session(&self) -> anyhow::Result<Session> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(async {
-            tokio::time::timeout(ANSWER_WITHIN, self.exchange(method, path, headers, body)).await?
-        })
-    }
-
-    async fn exchange(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Vec<u8>,
-    ) -> anyhow::Result<Response> {
-        let stream = tokio::net::UnixStream::connect(&self.socket).await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(Method::from_bytes(method.as_bytes())?)
-            .uri(path)
-            .header(header::HOST, "docker");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let answer = sender
-            .send_request(request.body(Full::new(Bytes::from(body)))?)
-            .await?;
-        let status = answer.status().as_u16();
-        let headers = answer
-            .headers()
-            .iter()
-            .map(|(name, value)| {
-                (
-                    name.to_string(),
-                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
-                )
-            })
-            .collect();
-        let body = answer.into_body().collect().await?.to_bytes().to_vec();
-        connection.abort();
-        Ok(Response {
-            status,
-            headers,
-            body,
-        })
+        let sender = runtime.block_on(async {
+            let stream = tokio::net::UnixStream::connect(&self.socket).await?;
+            let (sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            anyhow::Ok(sender)
+        })?;
+        Ok(Session { sender, runtime })
     }
 
     /// Sends a request head (and `body`) as it is and answers the open connection after the answer's head:
@@ -216,6 +197,59 @@ impl Client {
             head,
             stream,
         }
+    }
+}
+
+/// A kept-alive connection: one request after the other. Fields are dropped in order: the sender first.
+#[derive(Debug)]
+pub struct Session {
+    sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Session {
+    /// Any request, answered whole.
+    ///
+    /// # Errors
+    /// A broken connection, no HTTP, or no answer within [`ANSWER_WITHIN`].
+    pub fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> anyhow::Result<Response> {
+        let mut request = Request::builder()
+            .method(Method::from_bytes(method.as_bytes())?)
+            .uri(path)
+            .header(header::HOST, "docker");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::from(body)))?;
+        let sender = &mut self.sender;
+        self.runtime.block_on(async {
+            tokio::time::timeout(ANSWER_WITHIN, async {
+                sender.ready().await?;
+                let answer = sender.send_request(request).await?;
+                let status = answer.status().as_u16();
+                let value = |value: &header::HeaderValue| {
+                    String::from_utf8_lossy(value.as_bytes()).into_owned()
+                };
+                let headers = answer
+                    .headers()
+                    .iter()
+                    .map(|(name, v)| (name.to_string(), value(v)));
+                let headers = headers.collect();
+                let body = answer.into_body().collect().await?.to_bytes().to_vec();
+                anyhow::Ok(Response {
+                    status,
+                    headers,
+                    body,
+                })
+            })
+            .await?
+        })
     }
 }
 

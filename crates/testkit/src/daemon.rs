@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::leaks::Census;
+use crate::network::Bridge;
 use crate::{archive, wait_until};
 
 /// A daemon answers `GET /_ping` this soon after its start, even on a busy machine.
@@ -45,21 +46,39 @@ impl TestDaemon {
 
     /// Starts `binary daemon` and waits until it answers.
     pub fn start_with(binary: impl Into<PathBuf>, options: Options) -> Self {
+        let mut daemon = Self::launch_with(binary, options);
+        daemon.wait_ready();
+        daemon
+    }
+
+    /// Starts `binary daemon` without waiting: for one that may end by itself.
+    pub fn launch_with(binary: impl Into<PathBuf>, options: Options) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("cooper-test-")
             .tempdir()
             .expect("a temporary directory");
         let census = Census::take(directory.path(), &cgroup_parent(directory.path()));
+        let binary = binary.into();
         let mut daemon = Self {
             directory,
-            binary: binary.into(),
+            binary,
             options,
             child: None,
             census,
         };
         daemon.launch();
-        daemon.wait_ready();
         daemon
+    }
+
+    /// Waits until the daemon answers (true) or has ended by itself (false).
+    pub fn ready_or_ended(&mut self) -> bool {
+        let client = self.client();
+        wait_until("the daemon to answer or to end", READY_WITHIN, || {
+            if self.has_ended() {
+                return Some(false);
+            }
+            client.answers().then_some(true)
+        })
     }
 
     /// The unix socket it listens on.
@@ -85,6 +104,11 @@ impl TestDaemon {
     /// The parent of its containers' cgroups, as a path inside each hierarchy.
     pub fn cgroup_parent(&self) -> String {
         cgroup_parent(self.directory.path())
+    }
+
+    /// Its bridge.
+    pub fn bridge(&self) -> Bridge {
+        Bridge::of(self.directory.path())
     }
 
     /// `DOCKER_HOST` for it.
@@ -190,6 +214,7 @@ impl TestDaemon {
             .append(true)
             .open(self.log_path())
             .expect("the daemon's log");
+        let bridge = self.bridge();
         let arguments = [
             "daemon".to_owned(),
             format!("--data-root={}", self.data_root().display()),
@@ -200,6 +225,8 @@ impl TestDaemon {
             ),
             format!("--cgroup-parent={}", self.cgroup_parent()),
             format!("--host={}", self.host()),
+            format!("--bridge={}", bridge.name),
+            format!("--bip={}/24", bridge.address),
             "--config-file=/dev/null".to_owned(),
         ];
         let mut command = sys::command::Command::new(&self.binary)
@@ -252,6 +279,7 @@ impl TestDaemon {
             assert!([204, 404].contains(&removed.status), "{}", removed.text());
         }
         self.stop();
+        self.bridge().remove(&self.data_root());
         self.census.assert_nothing_left();
     }
 }
@@ -268,6 +296,7 @@ impl Drop for TestDaemon {
             drop(child.wait());
         }
         self.census.clean_up();
+        self.bridge().remove(&self.data_root());
     }
 }
 

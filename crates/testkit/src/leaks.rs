@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::network::Bridge;
 use crate::wait_until;
 
 /// The kernel frees a namespace or a cgroup a moment after its last process.
@@ -66,6 +67,8 @@ impl Census {
                 .into_iter()
                 .map(|path| format!("cgroup: {}", path.display())),
         );
+        let bridge = Bridge::of(&self.directory).left();
+        left.extend(bridge.into_iter().map(|line| format!("network: {line}")));
         let run = self.directory.join("exec/containers");
         left.extend(
             children(&run)

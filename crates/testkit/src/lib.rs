@@ -13,6 +13,7 @@ pub mod client;
 pub mod daemon;
 pub mod differential;
 pub mod leaks;
+pub mod network;
 pub mod peers;
 
 use std::time::{Duration, Instant};

@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("db", &[]),
     ("api", &[]),
     ("image", &["sys", "db"]),
-    ("registry", &["image"]),
+    ("registry", &["image", "sys"]),
     ("network", &["sys", "db"]),
     ("runtime", &["sys"]),
     ("shim", &["runtime", "sys", "network"]),
@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("server", &["engine", "registry", "api", "sys"]),
-    ("testkit", &["api", "sys"]),
+    ("testkit", &["api", "sys", "db", "network"]),
     ("cooper", &["server", "shim", "runtime", "sys", "engine"]),
     ("xtask", &["server", "testkit"]),
 ];
@@ -35,7 +35,10 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("hyper", &["server", "registry", "cli", "testkit"]),
     ("hyper-util", &["server", "registry", "cli", "testkit"]),
     ("http-body-util", &["server", "registry", "cli", "testkit"]),
-    ("tokio", &["engine", "registry", "server", "cli", "testkit"]),
+    (
+        "tokio",
+        &["engine", "registry", "server", "cli", "testkit", "xtask"],
+    ),
     ("rusqlite", &["db"]),
     ("anyhow", &["xtask", "testkit"]),
 ];

@@ -1,0 +1,326 @@
+//! The lines of the old Remote API tutorials, typed as they stand there: same path, same body, no flag added.
+//!
+//! Only the port differs: each test has an engine of its own. The shell runs curl, as a reader would.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+
+use serde_json::{Value, json};
+use testkit::{Options, TestDaemon};
+
+use crate::daemon_with;
+
+/// A daemon on a free TCP port of 127.0.0.1, beside its unix socket.
+struct Tutorial {
+    daemon: TestDaemon,
+    port: u16,
+}
+
+impl Tutorial {
+    fn start() -> Option<Self> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|l| l.local_addr())
+            .expect("a free port")
+            .port();
+        let options = Options {
+            arguments: vec![format!("--host=tcp://0.0.0.0:{port}")],
+            ..Options::default()
+        };
+        Some(Self {
+            daemon: daemon_with(options)?,
+            port,
+        })
+    }
+
+    /// Runs one line of a tutorial in a shell and answers what it prints.
+    fn types(&self, line: &str) -> String {
+        let line = line.replace(":2375", &format!(":{}", self.port));
+        let output = sys_shell(&line, &self.daemon.host());
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{line}: {}\n{printed}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        printed
+    }
+
+    /// Runs one curl line and answers the status code that it got.
+    fn status(&self, line: &str) -> String {
+        self.types(&line.replacen("curl ", "curl -s -o /dev/null -w '%{http_code}' ", 1))
+    }
+
+    fn json(&self, line: &str) -> Value {
+        let printed = self.types(&line.replacen("curl ", "curl -s ", 1));
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{line}: {error}: {printed}"))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test types into a shell")]
+fn sys_shell(line: &str, host: &str) -> std::process::Output {
+    std::process::Command::new("sh")
+        .args(["-c", line])
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("HOME", "/nonexistent")
+        .env("DOCKER_HOST", host)
+        .output()
+        .expect("a shell")
+}
+
+fn has_keys(value: &Value, keys: &[&str]) {
+    for key in keys {
+        assert!(value.get(key).is_some(), "no {key} in {value}");
+    }
+}
+
+/// A busybox under another name, for bodies that name an image which a test does not need to really serve.
+fn tag(tutorial: &Tutorial, repository: &str, tag: &str) {
+    let path = format!("/images/busybox/tag?repo={repository}&tag={tag}");
+    assert_eq!(
+        tutorial.daemon.client().post(&path, &Value::Null).status,
+        201
+    );
+}
+
+#[test]
+fn t3_images_three_ways() {
+    let Some(tutorial) = Tutorial::start() else {
+        return;
+    };
+    let listed = tutorial.types("docker images");
+    assert!(
+        listed.contains("busybox") && listed.contains("latest"),
+        "{listed}"
+    );
+    let images = tutorial.json("curl http://localhost:2375/images/json");
+    has_keys(
+        &images[0],
+        &[
+            "Created",
+            "Id",
+            "ParentId",
+            "RepoTags",
+            "Size",
+            "VirtualSize",
+        ],
+    );
+    assert_eq!(images[0]["RepoTags"], json!(["busybox:latest"]));
+    let navigation = "curl -H 'Accept: text/html' -H 'Sec-Fetch-Site: none' -H 'Sec-Fetch-Mode: navigate' http://localhost:2375/images/json";
+    assert_eq!(
+        tutorial.json(navigation),
+        images,
+        "the same address in a browser"
+    );
+}
+
+#[test]
+fn t4_version() {
+    let Some(tutorial) = Tutorial::start() else {
+        return;
+    };
+    let version = tutorial.json("curl -X GET http://127.0.0.1:2375/version");
+    has_keys(
+        &version,
+        &[
+            "ApiVersion",
+            "Arch",
+            "GitCommit",
+            "GoVersion",
+            "KernelVersion",
+            "Os",
+            "Version",
+        ],
+    );
+}
+
+#[test]
+fn t5_containers_with_and_without_all() {
+    let Some(tutorial) = Tutorial::start() else {
+        return;
+    };
+    let running = tutorial
+        .daemon
+        .run(&crate::lifecycle::body(&["sleep", "600"]));
+    let created = tutorial
+        .daemon
+        .create(&crate::lifecycle::body(&["sleep", "600"]));
+    let ids = |list: &Value| -> Vec<String> {
+        list.as_array()
+            .expect("a list")
+            .iter()
+            .map(|c| c["Id"].as_str().expect("an id").to_owned())
+            .collect()
+    };
+    let some = tutorial.json("curl http://localhost:2375/containers/json");
+    assert_eq!(ids(&some), std::slice::from_ref(&running));
+    has_keys(
+        &some[0],
+        &[
+            "Command", "Created", "Id", "Image", "Names", "Ports", "Status",
+        ],
+    );
+    let status = some[0]["Status"].as_str().expect("a status");
+    assert!(
+        status.starts_with("Up ") || status == "Up Less than a second",
+        "{status}"
+    );
+    let all = tutorial.json("curl http://localhost:2375/containers/json?all=1");
+    assert_eq!(ids(&all), [created, running]);
+}
+
+#[test]
+fn t8_the_body_of_2015_creates_a_container() {
+    let Some(tutorial) = Tutorial::start() else {
+        return;
+    };
+    tag(&tutorial, "postgres", "9.3");
+    let body = r#"{"Hostname":"","User":"","Memory":0,"MemorySwap":0,"AttachStdin":false,"AttachStdout":true,"AttachStderr":true,"PortSpecs":null,"Privileged":false,"Tty":false,"OpenStdin":false,"StdinOnce":false,"Env":null,"Dns":null,"Image":"postgres:9.3","Volumes":{},"VolumesFrom":{},"WorkingDir":""}"#;
+    let line = format!(
+        "curl -X POST -H \"Content-Type: application/json\" http://localhost:2375/containers/create -d '{body}'"
+    );
+    let created = tutorial.json(&line);
+    assert_eq!(created["Id"].as_str().map(str::len), Some(64), "{created}");
+}
+
+#[test]
+fn t9_and_t10_the_life_of_a_container() {
+    let Some(tutorial) = Tutorial::start() else {
+        return;
+    };
+    let script = [
+        "sh",
+        "-c",
+        "trap 'exit 0' TERM; while :; do sleep 0.1; done",
+    ];
+    let id = tutorial.daemon.create(&crate::lifecycle::body(&script));
+    let short = &id[..12];
+    let post = |verb: &str| {
+        tutorial.status(&format!(
+            "curl -XPOST http://localhost:2375/containers/{short}/{verb}"
+        ))
+    };
+    assert_eq!(post("start"), "204");
+    assert_eq!(post("start"), "304", "the second time");
+    for verb in ["pause", "unpause", "restart", "stop", "start", "kill"] {
+        assert_eq!(post(verb), "204", "{verb}");
+    }
+    let remove = format!("curl -X DELETE http://localhost:2375/containers/{id}");
+    assert_eq!(tutorial.status(&remove), "204");
+    assert_eq!(tutorial.status(&remove), "404");
+}
+
+#[test]
+fn plaintext_from_elsewhere_is_told_what_works() {
+    let Some(tutorial) = Tutorial::start() else {
+        return;
+    };
+    let Some(address) = own_address() else { return };
+    // A peer on this machine is loopback by decision 14 only when its address is: its own LAN address is not.
+    let line = format!("curl -s -w '\\n%{{http_code}}' http://{address}:2375/containers/json");
+    let printed = tutorial.types(&line);
+    let (body, code) = printed.rsplit_once('\n').expect("body and code");
+    assert_eq!(code, "401", "{body}");
+    assert!(
+        body.contains("--tlsverify")
+            && body.contains("ssh://")
+            && body.contains("--allow-plaintext"),
+        "{body}"
+    );
+}
+
+/// An address of this machine that is not loopback; a machine without a network has none.
+fn own_address() -> Option<String> {
+    let output = sys_shell(
+        "ip -4 -o addr show scope global | awk '{print $4}' | cut -d/ -f1 | head -1",
+        "",
+    );
+    let address = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if address.is_empty() || !Path::new("/sys/class/net").exists() {
+        println!("skipped: this machine has no address but loopback");
+        return None;
+    }
+    Some(address)
+}
+
+/// The images that `cargo xtask images` makes.
+fn made_image(name: &str) -> Option<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(".cache/images")
+        .join(name);
+    match std::fs::read(&path) {
+        Ok(archive) => Some(archive),
+        Err(error) => {
+            assert!(!testkit::is_ci(), "{}: {error}", path.display());
+            println!(
+                "skipped: {}: {error}; run `cargo xtask images`",
+                path.display()
+            );
+            None
+        }
+    }
+}
+
+#[test]
+fn t7_tomcat_answers_on_a_port_of_the_host() {
+    let Some(tutorial) = Tutorial::start() else {
+        return;
+    };
+    let Some(archive) = made_image("tomcat_9.0.tar") else {
+        return;
+    };
+    tutorial.daemon.load(archive);
+    let body =
+        r#"{ "Image":"tomcat:9.0", "PortBindings": { "8080/tcp": [{ "HostPort": "9090" }] } }"#;
+    let free = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).and_then(|l| l.local_addr());
+    let port = free(9090).or_else(|_| free(0)).expect("a free port").port();
+    let body = body.replace("9090", &port.to_string());
+    let created = tutorial.json(&format!(
+        "curl -X POST -H \"Content-Type: application/json\" http://localhost:2375/containers/create -d '{body}'"
+    ));
+    let id = created["Id"].as_str().expect("an id");
+    let start = format!("curl -XPOST http://localhost:2375/containers/{id}/start");
+    assert_eq!(tutorial.status(&start), "204");
+    let look = format!(
+        "curl -s --max-time 10 -o /dev/null -w '%{{http_code}}' http://localhost:{port}/ || true"
+    );
+    testkit::wait_until(
+        "Tomcat to answer 200",
+        std::time::Duration::from_secs(60),
+        || (tutorial.types(&look) == "200").then_some(()),
+    );
+    let page = tutorial.types(&format!("curl -s http://localhost:{port}/"));
+    assert!(page.contains("Tomcat"), "{page}");
+    let server = tutorial.types(&format!("curl -s http://localhost:{port}/no-such-page"));
+    assert!(
+        server.contains("Apache Tomcat/"),
+        "a real Tomcat says who it is: {server}"
+    );
+}
+
+#[test]
+fn t11_docker_run_with_d_and_p() {
+    let Some(tutorial) = Tutorial::start() else {
+        return;
+    };
+    let printed = tutorial.types(
+        "docker run -d -p 80 --name web busybox sh -c 'echo hello > /index.html; exec httpd -f -p 80 -h /'",
+    );
+    assert_eq!(printed.trim().len(), 64, "{printed}");
+    let places = tutorial.types("docker port web 80");
+    let place = places
+        .lines()
+        .next()
+        .expect("a place")
+        .replace("0.0.0.0", "localhost");
+    let look = format!("curl -s --max-time 10 http://{place}/index.html || true");
+    testkit::wait_until("the page", std::time::Duration::from_secs(20), || {
+        (tutorial.types(&look) == "hello\n").then_some(())
+    });
+    let table = tutorial.types("docker ps --format '{{.Names}} {{.Ports}}'");
+    let port = place.trim_start_matches("localhost:");
+    let expected = format!("web 0.0.0.0:{port}->80/tcp, [::]:{port}->80/tcp\n");
+    assert_eq!(table, expected);
+    tutorial.types("docker run --rm -p 127.0.0.1::81 busybox true");
+    tutorial.types("docker rm -f web");
+}

@@ -1,0 +1,130 @@
+//! `cargo xtask images`: test images from Debian packages, and a registry on loopback that serves them.
+//!
+//! Every image is made once and kept in `.cache/images` as a docker-archive. Real images cannot be had
+//! without the public registries, so real servers from Debian stand in under the names people type.
+
+mod recipe;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{install, sh};
+use recipe::{RECIPES, Recipe};
+
+/// What making images needs on the host.
+const PACKAGES: &[&str] = &[
+    "busybox-static",
+    "debootstrap",
+    "docker-registry",
+    "curl",
+    "skopeo",
+];
+
+/// Where Debian's docker-registry listens unless told otherwise.
+const REGISTRY_PORT: u16 = 5055;
+
+/// Makes every image that is not there yet; `serve [port]` then pushes them to a registry on loopback.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    if !install::is_root() {
+        bail!("debootstrap makes device nodes and changes owners: run this as root");
+    }
+    install::debian(PACKAGES)?;
+    let cache = directory();
+    std::fs::create_dir_all(&cache)?;
+    // Two runs beside each other must not make the same image twice.
+    let lock = File::create(cache.join("lock"))?;
+    lock.lock()?;
+    for recipe in RECIPES {
+        make(recipe, &cache)?;
+    }
+    match arguments.first().map(String::as_str) {
+        None => Ok(()),
+        Some("serve") => {
+            let port = arguments
+                .get(1)
+                .map_or(Ok(REGISTRY_PORT), |port| port.parse())?;
+            serve(port, &cache)
+        }
+        Some(other) => bail!("unknown word {other}: images takes nothing or `serve [port]`"),
+    }
+}
+
+/// Where the archives lie.
+pub(crate) fn directory() -> PathBuf {
+    sh::root().join(".cache/images")
+}
+
+fn make(recipe: &Recipe, cache: &Path) -> Result<()> {
+    let archive = cache.join(recipe.file());
+    if archive.exists() {
+        println!("{}: there already", recipe.reference);
+        return Ok(());
+    }
+    println!("{}: {}", recipe.reference, recipe.what);
+    let layers = recipe
+        .layers(cache)
+        .with_context(|| format!("make {}", recipe.reference))?;
+    let bytes = testkit::archive::docker_archive(recipe.reference, &layers, &recipe.config());
+    // Whole or not at all: the next run takes what lies here for finished.
+    let unfinished = archive.with_extension("part");
+    std::fs::write(&unfinished, bytes)?;
+    std::fs::rename(&unfinished, &archive)?;
+    Ok(())
+}
+
+/// Serves the images from Debian's docker-registry on 127.0.0.1 until it is ended.
+fn serve(port: u16, cache: &Path) -> Result<()> {
+    let root = cache.join("registry");
+    let config = cache.join("registry.yml");
+    std::fs::write(
+        &config,
+        format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
+            root.display()
+        ),
+    )?;
+    let mut registry = sh::command("docker-registry");
+    let mut registry = registry
+        .arg("serve")
+        .arg(&config)
+        .spawn()
+        .context("start docker-registry")?;
+    let outcome = fill(port, cache);
+    if outcome.is_ok() {
+        println!("serving on 127.0.0.1:{port} until Ctrl-C");
+        registry.wait()?;
+    }
+    drop(registry.kill());
+    drop(registry.wait());
+    outcome
+}
+
+fn fill(port: u16, cache: &Path) -> Result<()> {
+    let url = format!("http://127.0.0.1:{port}/v2/");
+    sh::run(sh::command("curl").args([
+        "-sf",
+        "--retry",
+        "20",
+        "--retry-delay",
+        "1",
+        "--retry-connrefused",
+        &url,
+    ]))?;
+    for recipe in RECIPES {
+        let source = format!("docker-archive:{}", cache.join(recipe.file()).display());
+        let target = format!("docker://127.0.0.1:{port}/{}", recipe.reference);
+        let mut copy = sh::command("skopeo");
+        copy.args([
+            "copy",
+            "--quiet",
+            "--insecure-policy",
+            "--dest-tls-verify=false",
+            &source,
+            &target,
+        ]);
+        sh::run(&mut copy)?;
+    }
+    Ok(())
+}

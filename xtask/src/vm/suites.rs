@@ -1,0 +1,200 @@
+//! What can be run in the machine: named suites of tests, or a program given on the command line.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::sh;
+
+/// The control groups a machine boots with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cgroups {
+    /// Each controller its own hierarchy.
+    V1,
+    /// The unified hierarchy with every controller.
+    V2,
+}
+
+/// Tests of one package.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suite {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    package: &'static str,
+    /// What cargo builds: `--lib`, `--tests` (which has the former too), `--test=name`.
+    targets: &'static str,
+    /// Which of its tests run: those whose names contain one of these, all when there is none; `--skip` leaves out.
+    pub(super) filters: &'static [&'static str],
+    pub(super) cgroups: Cgroups,
+}
+
+/// All suites, in the order they run.
+pub(super) const SUITES: &[Suite] = &[
+    Suite {
+        name: "sys",
+        about: "system calls and their fallbacks on the older kernel; overlays of 128 layers",
+        package: "sys",
+        targets: "--tests",
+        filters: &[],
+        cgroups: Cgroups::V2,
+    },
+    Suite {
+        name: "runtime",
+        about: "cgroup v2: limits, device rules, freezing, killing, counters; containers and execs",
+        package: "runtime",
+        targets: "--tests",
+        // Pure and long: nothing of them depends on the kernel.
+        filters: &[
+            "--skip",
+            "decisions_are_those",
+            "--skip",
+            "programs_decide_as",
+        ],
+        cgroups: Cgroups::V2,
+    },
+    Suite {
+        name: "shim",
+        about: "the shim with real containers",
+        package: "cooper",
+        targets: "--test=shim",
+        filters: &[],
+        cgroups: Cgroups::V2,
+    },
+    Suite {
+        name: "e2e",
+        about: "the daemon: lives of containers, kill -9 of the daemon and of a shim, adoption",
+        package: "cooper",
+        targets: "--test=e2e",
+        filters: &["lifecycle::", "crash::"],
+        cgroups: Cgroups::V2,
+    },
+    Suite {
+        name: "cgroup-v1",
+        about: "the tests of cgroups once more on v1, each controller its own hierarchy",
+        package: "runtime",
+        targets: "--lib",
+        filters: &["cgroup::"],
+        cgroups: Cgroups::V1,
+    },
+];
+
+impl Suite {
+    /// The suite with a name.
+    pub(super) fn find(name: &str) -> Option<&'static Self> {
+        SUITES.iter().find(|suite| suite.name == name)
+    }
+
+    /// Builds the examples of its package, which its tests may run.
+    pub(super) fn build_examples(&self) -> Result<Vec<PathBuf>> {
+        let mut cargo = sh::cargo();
+        cargo.args([
+            "build",
+            "--locked",
+            "--examples",
+            "--message-format=json-render-diagnostics",
+        ]);
+        cargo.args(["-p", self.package]);
+        let built = executables(&sh::read(&mut cargo)?, false)?;
+        Ok(built
+            .into_iter()
+            .filter(|path| {
+                path.parent()
+                    .is_some_and(|parent| parent.ends_with("examples"))
+            })
+            .collect())
+    }
+
+    /// Builds its tests; the static binaries.
+    pub(super) fn build(&self) -> Result<Vec<PathBuf>> {
+        let mut cargo = sh::cargo();
+        cargo.args([
+            "test",
+            "--locked",
+            "--no-run",
+            "--message-format=json-render-diagnostics",
+        ]);
+        cargo.args(["-p", self.package, self.targets]);
+        executables(&sh::read(&mut cargo)?, true)
+    }
+}
+
+/// Builds the engine itself.
+pub(super) fn build_cooper() -> Result<PathBuf> {
+    let mut cargo = sh::cargo();
+    cargo.args([
+        "build",
+        "--locked",
+        "--bin",
+        "cooper",
+        "--message-format=json-render-diagnostics",
+    ]);
+    executables(&sh::read(&mut cargo)?, false)?
+        .pop()
+        .context("cargo built no cooper")
+}
+
+/// The programs cargo says it built.
+fn executables(messages: &str, tests: bool) -> Result<Vec<PathBuf>> {
+    let mut list = Vec::new();
+    for line in messages.lines().filter(|line| line.starts_with('{')) {
+        let message: Value = serde_json::from_str(line).context("a message of cargo")?;
+        if let (Some(path), true) = (
+            message["executable"].as_str(),
+            message["profile"]["test"] == tests,
+        ) {
+            list.push(PathBuf::from(path));
+        }
+    }
+    Ok(list)
+}
+
+/// A program that is run as it is.
+pub(super) fn program(path: &str) -> Result<PathBuf> {
+    let path = Path::new(path);
+    if !path.is_file() {
+        let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+        bail!(
+            "{} is neither a file nor a suite; suites: {}",
+            path.display(),
+            names.join(", ")
+        );
+    }
+    path.canonicalize()
+        .with_context(|| format!("find {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_told_from_programs() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","executable":"/t/a","profile":{"test":true}}"#,
+            "\nnoise\n",
+            r#"{"reason":"compiler-artifact","executable":"/t/b","profile":{"test":false}}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(executables(messages, true).unwrap(), [Path::new("/t/a")]);
+        assert_eq!(executables(messages, false).unwrap(), [Path::new("/t/b")]);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for suite in SUITES {
+            assert_eq!(
+                SUITES
+                    .iter()
+                    .filter(|other| other.name == suite.name)
+                    .count(),
+                1
+            );
+            assert_eq!(
+                Suite::find(suite.name).map(|found| found.name),
+                Some(suite.name)
+            );
+        }
+    }
+}
