@@ -16,7 +16,7 @@ fn docker(host: &str, arguments: &[&str]) -> Output {
     command
         .args(arguments)
         .output()
-        .expect("the docker command line of Debian's docker-cli package")
+        .expect("the docker command line; `cargo xtask test` installs it")
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test runs the real client")]

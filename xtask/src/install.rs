@@ -33,6 +33,24 @@ pub(crate) fn debian(packages: &[&str]) -> Result<()> {
     )
 }
 
+/// Makes sure that `command` can be run, from wherever it came; else installs the first of `packages` that
+/// this release of Debian has.
+pub(crate) fn one_of(command: &str, packages: &[&str]) -> Result<()> {
+    if sh::read(sh::command(command).arg("--version")).is_ok() {
+        return Ok(());
+    }
+    if is_root() {
+        sh::run(sh::command("apt-get").args(["update", "-qq"]))?;
+    }
+    let Some(package) = packages.iter().find(|name| is_available(name)) else {
+        bail!(
+            "the command {command} is missing, and this release of Debian has none of {}: install it by hand",
+            packages.join(", ")
+        );
+    };
+    debian(&[package])
+}
+
 /// Makes sure that `cargo <tool>` works, by `cargo install` when it does not.
 pub(crate) fn cargo_tool(tool: &str) -> Result<()> {
     if sh::read(sh::cargo().args([tool, "--version"])).is_ok() {
@@ -51,6 +69,11 @@ pub(crate) fn cargo_tool(tool: &str) -> Result<()> {
 /// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     sh::read(sh::command("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
+/// Whether apt could install it: `apt-cache show` ends with an error for an unknown name.
+fn is_available(package: &str) -> bool {
+    sh::read(sh::command("apt-cache").args(["show", "--no-all-versions", package])).is_ok()
 }
 
 fn is_installed(package: &str) -> bool {

@@ -8,7 +8,6 @@ use crate::{images, install, sh};
 const PACKAGES: &[&str] = &[
     "busybox-static",
     "curl",
-    "docker-cli",
     "runc",
     "nftables",
     "iproute2",
@@ -19,6 +18,9 @@ const PACKAGES: &[&str] = &[
     "ruby-multi-json",
     "skopeo",
 ];
+
+/// Where the docker command line comes from when the machine has none: its own package since Debian 13.
+const DOCKER_CLI: &[&str] = &["docker-cli", "docker.io"];
 
 /// Runs the tests. `--unit`: without root and packages; `--long`: longer suites too; anything else filters by name.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
@@ -40,6 +42,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             bail!("the end-to-end tests need root; run them as root, or use --unit for the rest");
         }
         install::debian(PACKAGES)?;
+        install::one_of("docker", DOCKER_CLI)?;
         images::run(&[])?;
         sh::run(sh::cargo().args(["build", "--locked", "--bin", "cooper"]))?;
     }
