@@ -104,6 +104,23 @@ impl Listener {
         Ok(Self { socket, path: None })
     }
 
+    /// Whether it is the socket that stands at `path`, under whatever name the directory has.
+    #[must_use]
+    pub fn stands_at(&self, path: &Path) -> bool {
+        let own = match (&self.path, &self.socket) {
+            (Some(own), _) => Some(own.clone()),
+            (None, Bound::Unix(socket)) => socket
+                .local_addr()
+                .ok()
+                .and_then(|address| Some(address.as_pathname()?.to_owned())),
+            (None, Bound::Tcp(_)) => None,
+        };
+        match (own.map(|own| resolved(&own)), resolved(path)) {
+            (Some(Ok(own)), Ok(path)) => own == path,
+            _ => false,
+        }
+    }
+
     /// The TCP address it is bound to.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
@@ -133,6 +150,14 @@ impl Drop for Listener {
         if let Some(Err(error)) = self.path.as_ref().map(fs::remove_file) {
             tracing::debug!(%error, "the socket's file was gone already");
         }
+    }
+}
+
+/// A path with the symbolic links of its directory resolved: `/var/run` is `/run`.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 

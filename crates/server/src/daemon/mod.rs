@@ -197,32 +197,56 @@ async fn run(sources: &Sources, settings: Settings, level: Level) -> Result<(), 
 /// for and nobody answers on it.
 fn listen(settings: &Settings) -> Result<Vec<Listener>, String> {
     let group = group(settings)?;
+    let mut held = activated()?;
     let own = settings.exec_root.join("cooper.sock");
     let mut listeners = vec![unix(&own, group)?];
     let default = Path::new(DOCKER_SOCKET);
     if settings.hosts.is_empty() {
-        match Listener::unix(default, group) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => tracing::warn!(%error, "serving {} only", own.display()),
+        let bound = listen_unix(default, &mut listeners, &mut held, || unix(default, group));
+        if let Err(error) = bound {
+            tracing::warn!(%error, "serving {} only", own.display());
         }
+    }
+    if settings.hosts.contains(&Host::Activated) {
+        if held.is_empty() {
+            return Err("failed to load listeners: no sockets found via socket activation: make sure the service was started by systemd".to_owned());
+        }
+        listeners.append(&mut held);
     }
     for host in &settings.hosts {
         match host {
             Host::Unix(path) => {
                 let path = path.as_deref().unwrap_or(default);
-                if path != own {
-                    listeners.push(unix(path, group)?);
-                }
+                listen_unix(path, &mut listeners, &mut held, || unix(path, group))?;
             }
             Host::Tcp(addresses) => {
                 for address in addresses {
                     listeners.push(tcp(*address, settings)?);
                 }
             }
-            Host::Activated => listeners.extend(activated()?),
+            Host::Activated => {}
         }
     }
     Ok(listeners)
+}
+
+/// Makes sure that `path` is listened on: by a listener that is there, by a socket that the service manager `held` there
+/// (the tutorials name its path, with or without `fd://`), or by a new one.
+fn listen_unix(
+    path: &Path,
+    listeners: &mut Vec<Listener>,
+    held: &mut Vec<Listener>,
+    bind: impl FnOnce() -> Result<Listener, String>,
+) -> Result<(), String> {
+    if listeners.iter().any(|listener| listener.stands_at(path)) {
+        return Ok(());
+    }
+    let listener = match held.iter().position(|listener| listener.stands_at(path)) {
+        Some(position) => held.swap_remove(position),
+        None => bind()?,
+    };
+    listeners.push(listener);
+    Ok(())
 }
 
 fn unix(path: &Path, group: Option<u32>) -> Result<Listener, String> {
@@ -246,13 +270,11 @@ fn tcp(address: SocketAddr, settings: &Settings) -> Result<Listener, String> {
     Ok(listener)
 }
 
+/// The sockets that the service manager opened for this process.
 fn activated() -> Result<Vec<Listener>, String> {
     let told = |error: io::Error| format!("failed to load listeners: {error}");
-    let sockets = sys::activation::listen_fds().map_err(told)?;
-    if sockets.is_empty() {
-        return Err("failed to load listeners: no sockets found via socket activation: make sure the service was started by systemd".to_owned());
-    }
-    sockets
+    sys::activation::listen_fds()
+        .map_err(told)?
         .into_iter()
         .map(|socket| Listener::activated(socket).map_err(told))
         .collect()

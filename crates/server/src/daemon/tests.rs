@@ -152,3 +152,25 @@ fn groups_are_found_by_name() {
     assert_eq!(group_number(groups, "docker"), Some(998));
     assert_eq!(group_number(groups, "dock"), None);
 }
+
+#[tokio::test]
+async fn a_path_that_the_service_manager_holds_is_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let (real, link) = (directory.path().join("run"), directory.path().join("var"));
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(real.join("docker.sock")).unwrap();
+    let mut held = vec![Listener::activated(socket.into()).unwrap()];
+    let (path, mut listeners) = (link.join("docker.sock"), Vec::new());
+    let refused = || -> Result<Listener, String> { panic!("the socket is there") };
+    listen_unix(&path, &mut listeners, &mut held, refused).unwrap();
+    assert_eq!((listeners.len(), held.len()), (1, 0));
+    // Named a second time it is the same one.
+    listen_unix(&path, &mut listeners, &mut held, refused).unwrap();
+    assert_eq!(listeners.len(), 1);
+    let other = real.join("other.sock");
+    let bind = || Listener::unix(&other, None).map_err(|error| error.to_string());
+    listen_unix(&other, &mut listeners, &mut held, bind).unwrap();
+    listen_unix(&link.join("other.sock"), &mut listeners, &mut held, refused).unwrap();
+    assert_eq!(listeners.len(), 2);
+}
