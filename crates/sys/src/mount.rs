@@ -3,9 +3,12 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 
 use rustix::mount as rm;
+
+use crate::path;
 
 /// Longest string `fsconfig(2)` takes, without its NUL. Bytes; from the kernel's `strndup_user(…, 256)`.
 pub const FSCONFIG_STRING_MAX: usize = 255;
@@ -79,6 +82,11 @@ pub enum Depth {
     /// Everything below it as well.
     Recursive,
 }
+
+/// Symbolic links are not followed, as `statfs(2)` says it and as `mount(2)` takes it (Linux 5.10; from linux/statfs.h and
+/// linux/mount.h, since libc has neither).
+const ST_NOSYMFOLLOW: u64 = 0x2000;
+const MS_NOSYMFOLLOW: u32 = 0x100;
 
 /// A file system being configured.
 #[derive(Debug)]
@@ -209,6 +217,175 @@ pub fn set_attributes(mount: BorrowedFd<'_>, depth: Depth, change: Change) -> io
     crate::error::check(result).map(drop)
 }
 
+/// Changes attributes and propagation of the mount `mount` is open on as kernels before 5.12 do it: by `mount(2)`, one
+/// mount after the other. It must be attached in this mount namespace; `proc` is a procfs that shows this process.
+///
+/// # Errors
+/// The errno of `mount(2)`; `EINVAL` for a mount that is attached nowhere.
+pub fn remount(
+    proc: BorrowedFd<'_>,
+    mount: BorrowedFd<'_>,
+    depth: Depth,
+    change: Change,
+) -> io::Result<()> {
+    let before = rustix::fs::open(
+        ".",
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
+    // A file cannot be the current directory: every mount is named by its descriptor.
+    rustix::process::fchdir(proc)?;
+    let result = remount_all(proc, mount, depth, change);
+    rustix::process::fchdir(&before)?;
+    result
+}
+
+fn remount_all(
+    proc: BorrowedFd<'_>,
+    mount: BorrowedFd<'_>,
+    depth: Depth,
+    change: Change,
+) -> io::Result<()> {
+    if change.set != Attributes::default() || change.clear != Attributes::default() {
+        remount_one(mount, change)?;
+        if depth == Depth::Recursive {
+            for below in mounts_below(proc, mount)? {
+                remount_one(below.as_fd(), change)?;
+            }
+        }
+    }
+    match change.propagation {
+        Some(propagation) => set_propagation(&named(mount), depth, propagation),
+        None => Ok(()),
+    }
+}
+
+/// The name of a descriptor, seen from a procfs.
+fn named(fd: BorrowedFd<'_>) -> PathBuf {
+    format!("thread-self/fd/{}", fd.as_raw_fd()).into()
+}
+
+fn remount_one(mount: BorrowedFd<'_>, change: Change) -> io::Result<()> {
+    let current = rustix::fs::fstatvfs(mount)?.f_flag;
+    let flags = rm::MountFlags::BIND | remounted(current, change);
+    Ok(rm::mount_remount(named(mount), flags, "")?)
+}
+
+/// Flags of `mount(2)` for a mount that has `current`, after `change`.
+fn remounted(current: rustix::fs::StatVfsMountFlags, change: Change) -> rm::MountFlags {
+    use rustix::fs::StatVfsMountFlags as Stat;
+    const BITS: [(Attributes, Stat, rm::MountFlags); 6] = [
+        (Attributes::RDONLY, Stat::RDONLY, rm::MountFlags::RDONLY),
+        (Attributes::NOSUID, Stat::NOSUID, rm::MountFlags::NOSUID),
+        (Attributes::NODEV, Stat::NODEV, rm::MountFlags::NODEV),
+        (Attributes::NOEXEC, Stat::NOEXEC, rm::MountFlags::NOEXEC),
+        (
+            Attributes::NODIRATIME,
+            Stat::NODIRATIME,
+            rm::MountFlags::NODIRATIME,
+        ),
+        (
+            Attributes::NOSYMFOLLOW,
+            Stat::from_bits_retain(ST_NOSYMFOLLOW),
+            rm::MountFlags::from_bits_retain(MS_NOSYMFOLLOW),
+        ),
+    ];
+    let mut flags = rm::MountFlags::empty();
+    for (attribute, stat, flag) in BITS {
+        let kept = current.contains(stat) && change.clear.0 & attribute.0 == 0;
+        if kept || change.set.has(attribute) {
+            flags |= flag;
+        }
+    }
+    let named = (change.set.0 | change.clear.0) & Attributes::ATIME.0 != 0;
+    let (noatime, relatime) = if named {
+        let field = change.set.0 & Attributes::ATIME.0;
+        (field == Attributes::NOATIME.0, field == 0)
+    } else {
+        (
+            current.contains(Stat::NOATIME),
+            current.contains(Stat::RELATIME),
+        )
+    };
+    flags
+        | match (noatime, relatime) {
+            (true, _) => rm::MountFlags::NOATIME,
+            (false, true) => rm::MountFlags::RELATIME,
+            (false, false) => rm::MountFlags::STRICTATIME,
+        }
+}
+
+/// The mounts below a mount that can be reached from it.
+fn mounts_below(proc: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+    let own = mount_id(proc, mount)?;
+    let table = path::open_beneath(
+        proc,
+        Path::new("thread-self/mountinfo"),
+        path::OpenFlags::RDONLY,
+    )?;
+    let table = io::read_to_string(std::fs::File::from(table))?;
+    let mut found = Vec::new();
+    for (id, below) in below(&table, own).ok_or(io::ErrorKind::NotFound)? {
+        let flags = path::OpenFlags::PATH | path::OpenFlags::NOFOLLOW;
+        match path::open_in_root(mount, &below, flags) {
+            // What is covered by another mount is not what its path leads to; the container cannot reach it either.
+            Ok(fd) if mount_id(proc, fd.as_fd())? == id => found.push(fd),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Number of the mount a descriptor is on, as in mountinfo.
+fn mount_id(proc: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let place = PathBuf::from(format!("thread-self/fdinfo/{}", fd.as_raw_fd()));
+    let info = path::open_beneath(proc, &place, path::OpenFlags::RDONLY)?;
+    let info = io::read_to_string(std::fs::File::from(info))?;
+    info.lines()
+        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The mounts below mount `own` of a mountinfo, with their paths seen from there; nothing when it is not in the table.
+fn below(table: &str, own: u64) -> Option<Vec<(u64, PathBuf)>> {
+    let entry = |line: &str| -> Option<(u64, u64, PathBuf)> {
+        let mut fields = line.split(' ');
+        let (id, parent) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        Some((id, parent, unescaped(fields.nth(2)?)))
+    };
+    let all: Vec<(u64, u64, PathBuf)> = table.lines().filter_map(entry).collect();
+    let (_, _, top) = all.iter().find(|(id, ..)| *id == own)?;
+    let mut inside = vec![own];
+    let mut next = 0;
+    while let Some(parent) = inside.get(next).copied() {
+        let children = all.iter().filter(|(_, above, _)| *above == parent);
+        inside.extend(children.map(|(id, ..)| *id));
+        next += 1;
+    }
+    let paths = inside.into_iter().skip(1).filter_map(|id| {
+        let (_, _, path) = all.iter().find(|(known, ..)| *known == id)?;
+        Some((id, path.strip_prefix(top).ok()?.to_owned()))
+    });
+    Some(paths.collect())
+}
+
+/// A path of mountinfo: blanks and their like are written as a backslash and three octal digits.
+fn unescaped(text: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|_| first == b'\\');
+        let value = digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(value.unwrap_or(first));
+        rest = if value.is_some() { &after[3..] } else { after };
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
 /// Changes the propagation of the mount at `path` the old way (Linux before 5.12 has no other).
 ///
 /// # Errors
@@ -281,6 +458,47 @@ mod tests {
     #[test]
     fn layout_of_mount_attr_is_the_kernels() {
         assert_eq!(size_of::<libc::mount_attr>(), 32);
+    }
+
+    #[test]
+    fn a_remount_keeps_what_is_not_changed() {
+        use rm::MountFlags as Flags;
+        use rustix::fs::StatVfsMountFlags as Stat;
+        let current = Stat::NOSUID | Stat::RELATIME;
+        let read_only = Change {
+            set: Attributes::RDONLY,
+            ..Change::default()
+        };
+        let expected = Flags::NOSUID | Flags::RDONLY | Flags::RELATIME;
+        assert_eq!(remounted(current, read_only), expected);
+        let other = Change {
+            set: Attributes::STRICTATIME.with(Attributes::NOSYMFOLLOW),
+            clear: Attributes::NOSUID.with(Attributes::ATIME),
+            ..Change::default()
+        };
+        let expected = Flags::from_bits_retain(MS_NOSYMFOLLOW) | Flags::STRICTATIME;
+        assert_eq!(remounted(current, other), expected);
+        let relatime = Change {
+            clear: Attributes::ATIME,
+            ..Change::default()
+        };
+        assert_eq!(remounted(Stat::NOATIME, relatime), Flags::RELATIME);
+        assert_eq!(
+            remounted(Stat::empty(), Change::default()),
+            Flags::STRICTATIME
+        );
+    }
+
+    #[test]
+    fn mounts_below_are_found_by_their_parents() {
+        // proc_pid_mountinfo(5): id, parent, device, root, mount point, …
+        let table = "1 0 8:1 / / rw - ext4 x rw\n7 1 8:1 /d /data rw - ext4 x rw\n\
+                     8 7 0:5 / /data/a\\040b rw - tmpfs x rw\n9 8 0:6 / /data/a\\040b/c rw - tmpfs x rw\n\
+                     10 1 0:7 / /data rw - tmpfs x rw\n11 10 0:8 / /data/x rw - tmpfs x rw\n";
+        let found = [(8, PathBuf::from("a b")), (9, PathBuf::from("a b/c"))];
+        assert_eq!(below(table, 7).unwrap(), found);
+        assert_eq!(below(table, 11).unwrap(), []);
+        assert_eq!(below(table, 99), None);
     }
 
     #[test]

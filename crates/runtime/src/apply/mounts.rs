@@ -13,6 +13,12 @@ use super::{Context, Doing, Stop};
 use crate::message::Failure;
 use crate::plan::{Bind, Device, MountKind, MountStep, Step};
 
+const READ_ONLY: Change = Change {
+    set: Attributes::RDONLY,
+    clear: Attributes(0),
+    propagation: None,
+};
+
 /// Number of `/dev/null`.
 const NULL: (u32, u32) = (1, 3);
 
@@ -47,7 +53,7 @@ impl Context<'_> {
                     propagation: Some(spread.propagation()),
                     ..Change::default()
                 };
-                mount::set_attributes(self.root()?, spread.depth(), change)
+                self.change(spread.depth(), change)
                     .doing(|| "set the propagation of the root".to_owned())?;
             }
             Step::MakeDirectory(directory) => {
@@ -56,7 +62,8 @@ impl Context<'_> {
             }
             Step::ReadonlyPath(target) => self.readonly_path(target)?,
             Step::MaskPath(target) => self.mask_path(target)?,
-            Step::ReadonlyRoot => set(self.root()?, Depth::One, (Attributes::RDONLY.0, 0))
+            Step::ReadonlyRoot => self
+                .change(Depth::One, READ_ONLY)
                 .doing(|| "remount the root read-only".to_owned())?,
             _ => {}
         }
@@ -96,6 +103,44 @@ impl Context<'_> {
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// Changes a detached mount and attaches it; where the kernel cannot change a detached one, afterwards.
+    fn attach(
+        &self,
+        mount: BorrowedFd<'_>,
+        target: BorrowedFd<'_>,
+        changes: &[(Depth, Change)],
+    ) -> io::Result<()> {
+        let mut later = changes.iter();
+        for (depth, change) in changes {
+            match mount::set_attributes(mount, *depth, *change) {
+                Err(error) if is_missing(&error) => break,
+                other => other?,
+            }
+            later.next();
+        }
+        mount::attach(mount, target)?;
+        for (depth, change) in later {
+            mount::remount(self.proc_io()?, mount, *depth, *change)?;
+        }
+        Ok(())
+    }
+
+    /// Changes the root, which is attached.
+    fn change(&self, depth: Depth, change: Change) -> io::Result<()> {
+        let root = self.root_io()?;
+        match mount::set_attributes(root, depth, change) {
+            Err(error) if is_missing(&error) => {
+                mount::remount(self.proc_io()?, root, depth, change)
+            }
+            other => other,
+        }
+    }
+
+    fn proc_io(&self) -> io::Result<BorrowedFd<'_>> {
+        self.host_proc()
+            .map_err(|failure| io::Error::other(failure.message))
+    }
+
     fn bind(&mut self, step: &MountStep, bind: &Bind) -> io::Result<()> {
         let tree = self
             .take(bind.slot)
@@ -107,8 +152,7 @@ impl Context<'_> {
             path::make_file(root, &step.destination, 0o755)?
         };
         refuse_procfs(&target, step, root)?;
-        decorate(tree.as_fd(), step)?;
-        mount::attach(tree.as_fd(), target.as_fd())
+        self.attach(tree.as_fd(), target.as_fd(), &changes(step))
     }
 
     fn new_filesystem(
@@ -147,8 +191,7 @@ impl Context<'_> {
             }
             made => made?,
         };
-        decorate(made.as_fd(), step)?;
-        mount::attach(made.as_fd(), target.as_fd())
+        self.attach(made.as_fd(), target.as_fd(), &changes(step))
     }
 
     fn device(&self, device: &Device) -> Result<(), Failure> {
@@ -217,8 +260,7 @@ impl Context<'_> {
                 return Ok(());
             };
             let copy = mount::clone_tree(place.as_fd(), Path::new(""), Depth::Recursive)?;
-            set(copy.as_fd(), Depth::One, (Attributes::RDONLY.0, 0))?;
-            mount::attach(copy.as_fd(), place.as_fd())?;
+            self.attach(copy.as_fd(), place.as_fd(), &[(Depth::One, READ_ONLY)])?;
             // Looked up once more: what the container will see is what was made read-only.
             let seen = path::open_in_root(self.root_io()?, target, OpenFlags::PATH)?;
             if path::filesystem(seen.as_fd())?.1 {
@@ -317,7 +359,6 @@ fn refuse_procfs(target: &OwnedFd, step: &MountStep, root: BorrowedFd<'_>) -> io
     Ok(())
 }
 
-/// Gives a detached mount what the spec's options say.
 /// Where every host has cgroup v2.
 const CGROUP2: &str = "/sys/fs/cgroup";
 
@@ -329,35 +370,44 @@ fn is_refused(error: &io::Error) -> bool {
     ) || matches!(sys::error::errno(error), Some(1 | 16))
 }
 
-fn decorate(mount: BorrowedFd<'_>, step: &MountStep) -> io::Result<()> {
-    set(mount, Depth::Recursive, step.recursive)?;
-    set(mount, Depth::One, step.attributes)?;
-    for spread in &step.spread {
+/// What the spec's options change of a mount, in order.
+fn changes(step: &MountStep) -> Vec<(Depth, Change)> {
+    let attributes = [
+        (Depth::Recursive, step.recursive),
+        (Depth::One, step.attributes),
+    ];
+    let attributes = attributes
+        .into_iter()
+        .filter(|(_, bits)| *bits != (0, 0))
+        .map(|(depth, bits)| (depth, change(bits)));
+    let spread = step.spread.iter().map(|spread| {
+        let propagation = Some(spread.propagation());
         let change = Change {
-            propagation: Some(spread.propagation()),
+            propagation,
             ..Change::default()
         };
-        mount::set_attributes(mount, spread.depth(), change)?;
-    }
-    Ok(())
+        (spread.depth(), change)
+    });
+    attributes.chain(spread).collect()
 }
 
-fn set(mount: BorrowedFd<'_>, depth: Depth, (set, clear): (u64, u64)) -> io::Result<()> {
-    if set == 0 && clear == 0 {
-        return Ok(());
-    }
+fn change((set, clear): (u64, u64)) -> Change {
     // A bit of the access-time field cannot be cleared alone: the field is, and gets what is set.
     let clear = if clear & Attributes::ATIME.0 == 0 {
         clear
     } else {
         clear | Attributes::ATIME.0
     };
-    let change = Change {
+    Change {
         set: Attributes(set),
         clear: Attributes(clear),
         propagation: None,
-    };
-    mount::set_attributes(mount, depth, change)
+    }
+}
+
+/// Linux before 5.12 has no mount_setattr.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported
 }
 
 fn bind_device(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
@@ -417,8 +467,7 @@ impl Context<'_> {
                 let at = path::open_directory(Path::new("/"))?;
                 mount::clone_tree(at.as_fd(), &whole, Depth::One)?
             };
-            decorate(made.as_fd(), step)?;
-            mount::attach(made.as_fd(), place.as_fd())?;
+            self.attach(made.as_fd(), place.as_fd(), &changes(step))?;
             if name.contains(',') {
                 for one in name.split(',') {
                     path::symlink(name, top.as_fd(), one)?;
@@ -429,10 +478,7 @@ impl Context<'_> {
     }
 
     fn read_proc(&self, name: &str) -> io::Result<String> {
-        let proc = self
-            .host_proc()
-            .map_err(|failure| io::Error::other(failure.message))?;
-        let file = path::open_beneath(proc, Path::new(name), OpenFlags::RDONLY)?;
+        let file = path::open_beneath(self.proc_io()?, Path::new(name), OpenFlags::RDONLY)?;
         io::read_to_string(std::fs::File::from(file))
     }
 }
