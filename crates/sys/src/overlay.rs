@@ -45,6 +45,10 @@ const PINNED: [(&str, &str); 3] = [
 /// Largest data string of mount(2), without its NUL. Bytes; one page.
 const PAGE_BYTES: usize = 4095;
 
+/// The first kernel with `lowerdir+`. An older one is not asked: it complains of the question in its log, and each shim is
+/// a process of its own that would ask.
+const LOWER_PLUS_SINCE: (u32, u32) = (6, 5);
+
 /// 0 unknown, 1 the kernel has `lowerdir+`, 2 it has not.
 static LOWER_PLUS: AtomicU8 = AtomicU8::new(0);
 
@@ -58,6 +62,9 @@ pub fn mount(request: &Request<'_>, forced: Option<Method>) -> io::Result<OwnedF
         Some(Method::LowerString) => return lower_string(request),
         Some(Method::Legacy) => return legacy(request),
         None => {}
+    }
+    if LOWER_PLUS.load(Ordering::Relaxed) == 0 && is_older(&release(), LOWER_PLUS_SINCE) {
+        LOWER_PLUS.store(2, Ordering::Relaxed);
     }
     if LOWER_PLUS.load(Ordering::Relaxed) != 2 && fits(request, longest_layer(request)) {
         match lower_plus(request) {
@@ -79,6 +86,25 @@ pub fn mount(request: &Request<'_>, forced: Option<Method>) -> io::Result<OwnedF
         return Ok(fd);
     }
     by_string(request)
+}
+
+/// The running kernel's release, as `uname -r` says it.
+fn release() -> String {
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Whether a release is older than a version.
+fn is_older(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) => (major, minor) < version,
+        _ => false,
+    }
 }
 
 fn by_string(request: &Request<'_>) -> io::Result<OwnedFd> {
@@ -260,5 +286,25 @@ pub(crate) fn sealed(directory: &Path, second: &Path) -> io::Result<OwnedFd> {
         // The overlay is read-only by itself; the mount's own flag is a second lock.
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(fd),
         other => other.map(|()| fd),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_their_numbers() {
+        for (release, older) in [
+            ("6.1.0-56-cloud-amd64", true),
+            ("5.10.0-32-amd64", true),
+            ("6.4", true),
+            ("6.5.0-rc1", false),
+            ("6.12.5+bpo-amd64", false),
+            ("10.0", false),
+            ("unknown", false),
+        ] {
+            assert_eq!(is_older(release, LOWER_PLUS_SINCE), older, "{release}");
+        }
     }
 }
