@@ -11,6 +11,8 @@ use hyper::{Method, Request, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
+use crate::patience;
+
 /// No answer of a test takes longer; a hang becomes a failure that says where.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
@@ -166,7 +168,7 @@ impl Client {
         let mut stream = UnixStream::connect(&self.socket)
             .unwrap_or_else(|error| panic!("connect to {}: {error}", self.socket.display()));
         stream
-            .set_read_timeout(Some(ANSWER_WITHIN))
+            .set_read_timeout(Some(patience(ANSWER_WITHIN)))
             .expect("set a read timeout");
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: docker\r\n");
         for (name, value) in headers {
@@ -229,7 +231,7 @@ impl Session {
         let request = request.body(Full::new(Bytes::from(body)))?;
         let sender = &mut self.sender;
         self.runtime.block_on(async {
-            tokio::time::timeout(ANSWER_WITHIN, async {
+            tokio::time::timeout(patience(ANSWER_WITHIN), async {
                 sender.ready().await?;
                 let answer = sender.send_request(request).await?;
                 let status = answer.status().as_u16();

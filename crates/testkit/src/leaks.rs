@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::network::Bridge;
-use crate::wait_until;
+use crate::{patience, wait_until};
 
 /// The kernel frees a namespace or a cgroup a moment after its last process.
 const SETTLED_WITHIN: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ impl Census {
     /// Fails the test, listing what there is, when anything of the daemon is left after a moment.
     pub fn assert_nothing_left(&self) {
         let mut left = BTreeSet::new();
-        let deadline = std::time::Instant::now() + SETTLED_WITHIN;
+        let deadline = std::time::Instant::now() + patience(SETTLED_WITHIN);
         wait_until(
             "nothing of the daemon to be left",
             SETTLED_WITHIN * 2,

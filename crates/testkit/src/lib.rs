@@ -24,8 +24,21 @@ pub use daemon::{Options, TestDaemon};
 /// How often [`wait_until`] looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// How much longer everything takes in the emulated machine of `cargo xtask vm`.
+const EMULATED_TIMES: u32 = 10;
+
+/// A limit that is right for this machine.
+pub fn patience(limit: Duration) -> Duration {
+    if std::env::var_os("COOPER_VM").is_some() {
+        limit * EMULATED_TIMES
+    } else {
+        limit
+    }
+}
+
 /// Waits until `condition` answers something, and fails the test, naming `what`, when `limit` has passed.
 pub fn wait_until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let limit = patience(limit);
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = condition() {
