@@ -51,6 +51,19 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
 }
 
+/// The tree of a minimal Debian, which nobody may change; made when it is not there yet.
+pub(crate) fn debian() -> Result<PathBuf> {
+    if !install::is_root() {
+        bail!("debootstrap makes device nodes and changes owners: run this as root");
+    }
+    install::debian(&["debootstrap"])?;
+    let cache = directory();
+    std::fs::create_dir_all(&cache)?;
+    let lock = File::create(cache.join("lock"))?;
+    lock.lock()?;
+    recipe::debian(&cache)
+}
+
 /// Where the archives lie.
 pub(crate) fn directory() -> PathBuf {
     sh::root().join(".cache/images")

@@ -76,6 +76,14 @@ fn is_available(package: &str) -> bool {
     sh::read(sh::command("apt-cache").args(["show", "--no-all-versions", package])).is_ok()
 }
 
+/// The archive that this machine installs Debian packages from.
+pub(crate) fn mirror() -> Option<String> {
+    let sources = std::fs::read_to_string("/etc/apt/sources.list.d/debian.sources").ok()?;
+    sources
+        .lines()
+        .find_map(|line| Some(line.strip_prefix("URIs:")?.trim().to_owned()))
+}
+
 fn is_installed(package: &str) -> bool {
     Path::new("/var/lib/dpkg/info")
         .join(format!("{package}.list"))

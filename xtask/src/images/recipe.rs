@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testkit::archive;
 
-use crate::sh;
+use crate::{install, sh};
 
 /// One image.
 pub(super) struct Recipe {
@@ -178,7 +178,7 @@ fn hello(cache: &Path) -> Result<Vec<u8>> {
 }
 
 /// The tree of a minimal Debian, made once.
-fn debian(cache: &Path) -> Result<std::path::PathBuf> {
+pub(super) fn debian(cache: &Path) -> Result<std::path::PathBuf> {
     let tree = cache.join("debian");
     let finished = cache.join("debian.finished");
     if !finished.exists() {
@@ -187,7 +187,7 @@ fn debian(cache: &Path) -> Result<std::path::PathBuf> {
         debootstrap
             .args(["--variant=minbase", "bookworm"])
             .arg(&tree);
-        if let Some(mirror) = mirror() {
+        if let Some(mirror) = install::mirror() {
             debootstrap.arg(mirror);
         }
         sh::run(debootstrap.stdout(Stdio::null()))?;
@@ -202,14 +202,6 @@ fn debian(cache: &Path) -> Result<std::path::PathBuf> {
         std::fs::write(&finished, "")?;
     }
     Ok(tree)
-}
-
-/// The archive that this machine installs Debian packages from.
-fn mirror() -> Option<String> {
-    let sources = std::fs::read_to_string("/etc/apt/sources.list.d/debian.sources").ok()?;
-    sources
-        .lines()
-        .find_map(|line| Some(line.strip_prefix("URIs:")?.trim().to_owned()))
 }
 
 /// A directory as an uncompressed tar, the same bytes each time.

@@ -1,79 +1,42 @@
 #!/bin/sh
-# The first process of the test machine: leaves the initial ramfs for a tmpfs (pivot_root needs that), mounts what a
-# Linux host has, runs what stands in /vm/runs, and says how it went in a line that xtask waits for.
-# A run is: <suite> <tests|program> <binary> <filter or arguments>
+# The first process of the test machine: goes from the initial ramfs to the Debian on the disk, with what this boot
+# brings along in a tmpfs at /vm, and hands over to tests.sh or to systemd.
 
-export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root
-if [ "$1" != "moved" ]; then
-    /bin/busybox --install -s /bin
-    mount -t tmpfs -o mode=755,size=80% tmpfs /new
-    cd / && for name in bin etc examples init lib root sbin tests usr vm; do
-        [ -e "/$name" ] && cp -a "/$name" /new/
-    done
-    # Links at the places where the programs lie on the host, for tests that know them from their build.
-    while read -r place target; do
-        mkdir -p "/new${place%/*}" && ln -s "$target" "/new$place"
-    done < /vm/links
-    mkdir -p /new/proc /new/sys /new/dev /new/run /new/tmp /new/var /new/mnt
-    mount -t devtmpfs devtmpfs /new/dev
-    exec switch_root -c /dev/console /new /init moved
-fi
-
+/bin/busybox --install -s /bin
+mount -t devtmpfs devtmpfs /dev
 mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mkdir -p /dev/pts /dev/shm /dev/mqueue
-mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
-mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-mount -t mqueue mqueue /dev/mqueue
-mount -t tmpfs -o mode=755 tmpfs /run
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-mount -t securityfs securityfs /sys/kernel/security 2>/dev/null
-mount -t bpf bpf /sys/fs/bpf 2>/dev/null
-mount --make-rshared /
-ln -sf /proc/self/fd /dev/fd
+modprobe -a virtio_pci virtio_blk virtio_rng > /dev/null 2>&1
+tries=0
+until [ -b /dev/vda ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 100 ] || { echo "vm: no disk"; poweroff -f; }
+    usleep 100000
+done
+mount -t ext4 /dev/vda /new || { echo "vm: the disk cannot be mounted"; poweroff -f; }
 
-modprobe -a virtio_pci virtio_blk virtio_rng
-mke2fs -F -i 65536 /dev/vda > /tmp/output 2>&1 || cat /tmp/output
-mount -t ext4 /dev/vda /var && mkdir -p /var/lib /var/run /var/tmp && chmod 1777 /var/tmp
-ip link set lo up
-hostname cooper-vm
-echo 1 > /proc/sys/kernel/printk
-ulimit -n 1048576 2>/dev/null
+mkdir -p /new/vm /new/usr/lib/modules
+mount -t tmpfs -o mode=755,size=80% tmpfs /new/vm
+for name in /vm/*; do
+    [ "$name" = /vm/root ] || { cp -a "$name" /new/vm/ && rm -rf "$name"; }
+done
+[ -d /vm/root ] && cp -a /vm/root/. /new/
+cp /new/vm/bin/cooper /new/usr/bin/cooper
+cp -a /lib/modules/. /new/usr/lib/modules/
+chroot /new depmod "$(uname -r)"
+# Links at the places where the programs lie on the host, for tests that know them from their build.
+while read -r place target; do
+    mkdir -p "/new${place%/*}" && ln -sf "$target" "/new$place"
+done < /new/vm/links
+ln -sfn /vm/examples /new/examples
+echo cooper-vm > /new/etc/hostname
+printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 cooper-vm\n' > /new/etc/hosts
+: > /new/etc/resolv.conf
 
-if [ "$(cat /vm/cgroups)" = v1 ]; then
-    mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
-    for controller in $(sed -n 's/^\([a-z_]*\)\t.*\t1$/\1/p' /proc/cgroups); do
-        mkdir "/sys/fs/cgroup/$controller"
-        mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
-    done
-    mkdir /sys/fs/cgroup/systemd
-    mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
-else
-    mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
+# switch_root clears only a file system that has an /init.
+umount /proc /dev
+if [ "$(cat /new/vm/init)" = systemd ]; then
+    mount -t devtmpfs devtmpfs /new/dev
+    exec switch_root -c /dev/console /new /lib/systemd/systemd
 fi
-
-export RUST_BACKTRACE=1 TMPDIR=/var/tmp COOPER_VM=1 CI=true
-mkdir /tmp/passed /tmp/failed
-echo "vm: Linux $(uname -r), cgroup $(cat /vm/cgroups), up $(cut -d' ' -f1 /proc/uptime) s"
-while read -r suite kind binary rest; do
-    case $kind in
-    shell)
-        setsid cttyhack sh ;;
-    program)
-        # What a person asked for is shown as it comes.
-        # shellcheck disable=SC2086
-        if "$binary" $rest; then touch "/tmp/passed/$suite"; else echo "vm: FAILED  $suite (status $?)"; touch "/tmp/failed/$suite"; fi ;;
-    tests)
-        # One process for each test, as nextest does, and as many at once as there are processors.
-        # shellcheck disable=SC2086
-        if "$binary" --list --format terse $rest > /tmp/list 2> /tmp/output; then
-            sed -n 's/: test$//p' /tmp/list | xargs -r -P "$(nproc)" -n 1 /vm/one "$suite" "$binary"
-        else
-            echo "vm: FAILED  $suite: its tests cannot be listed"; cat /tmp/output; touch "/tmp/failed/$suite"
-        fi ;;
-    esac
-done < /vm/runs
-passed=$(ls /tmp/passed | wc -l) failed=$(ls /tmp/failed | wc -l)
-echo "vm: done in $(cut -d' ' -f1 /proc/uptime) s; passed $passed, failed $failed"
-sync
-poweroff -f
+mount -t devtmpfs devtmpfs /new/dev
+exec switch_root -c /dev/console /new /vm/tests.sh

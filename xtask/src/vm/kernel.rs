@@ -1,10 +1,11 @@
-//! Debian 12's own cloud kernel: fetched as a package, unpacked into the cache, its modules sorted out.
+//! A cloud kernel of Debian's: fetched as a package, unpacked into the cache, its modules sorted out.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::archive::Archive;
 use crate::{install, sh};
@@ -20,6 +21,7 @@ const MODULES: &[&str] = &[
     "drivers/net/veth.",
     "drivers/net/vxlan/",
     "drivers/virtio/virtio_pci.",
+    "fs/autofs",
     "fs/fuse/",
     "fs/overlayfs/",
     "lib/libcrc32c.",
@@ -30,25 +32,50 @@ const MODULES: &[&str] = &[
     "net/sched/cls_cgroup.",
 ];
 
+/// Which of Debian's kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Release {
+    /// Debian 12's 6.1.
+    #[default]
+    Bookworm,
+    /// Debian 11's 5.10, the oldest that Cooper runs on.
+    Bullseye,
+}
+
+impl Release {
+    /// How its packages' names begin.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Bookworm => "linux-image-6.1.0-",
+            Self::Bullseye => "linux-image-5.10.0-",
+        }
+    }
+}
+
 /// An unpacked kernel.
 pub(super) struct Kernel {
     pub(super) image: PathBuf,
-    release: String,
+    name: String,
     modules: PathBuf,
 }
 
 impl Kernel {
-    /// The newest 6.1 cloud kernel Debian has, from the cache or from its archive.
-    pub(super) fn fetch(cache: &Path) -> Result<Self> {
-        if let Some(kernel) = Self::cached(cache)? {
+    /// The newest cloud kernel that Debian has in this release, from the cache or from its archive.
+    pub(super) fn fetch(cache: &Path, release: Release) -> Result<Self> {
+        if let Some(kernel) = Self::cached(cache, release)? {
             return Ok(kernel);
         }
         install::debian(&["dpkg"])?;
-        let package = newest_package().or_else(|_| {
-            println!("the package lists are missing or old: updating them");
-            sh::run(sh::command("apt-get").args(["update", "-qq"]))?;
-            newest_package()
-        })?;
+        let apt = Apt::of(cache, release)?;
+        let package = match newest_package(&apt, release)? {
+            Some(package) => package,
+            None => {
+                println!("the package lists are missing or old: updating them");
+                sh::run(apt.command("apt-get").args(["update", "-qq"]))?;
+                newest_package(&apt, release)?
+                    .with_context(|| format!("apt knows no {}*-cloud-amd64", release.prefix()))?
+            }
+        };
         println!("fetching Debian's kernel {package}, once");
         let directory = cache.join(&package);
         let part = cache.join(format!("{package}.part"));
@@ -57,7 +84,7 @@ impl Kernel {
         }
         fs::create_dir_all(&part).with_context(|| format!("create {}", part.display()))?;
         sh::run(
-            sh::command("apt-get")
+            apt.command("apt-get")
                 .args(["download", "-qq", &package])
                 .current_dir(&part),
         )?;
@@ -68,38 +95,23 @@ impl Kernel {
         sh::run(sh::command("dpkg-deb").arg("-x").arg(&file).arg(&part))?;
         fs::remove_file(&file)?;
         fs::rename(&part, &directory)?;
-        Self::cached(cache)?.with_context(|| format!("{package} has no kernel"))
+        Self::cached(cache, release)?.with_context(|| format!("{package} has no kernel"))
     }
 
-    fn cached(cache: &Path) -> Result<Option<Self>> {
-        let Ok(entries) = fs::read_dir(cache) else {
-            return Ok(None);
-        };
-        for entry in entries {
-            let boot = entry?.path().join("boot");
-            let Ok(files) = fs::read_dir(&boot) else {
-                continue;
-            };
-            if boot
-                .parent()
-                .is_some_and(|parent| parent.extension().is_some_and(|part| part == "part"))
-            {
+    fn cached(cache: &Path, release: Release) -> Result<Option<Self>> {
+        for entry in fs::read_dir(cache).with_context(|| format!("read {}", cache.display()))? {
+            let root = entry?.path();
+            let package = super::file_name(&root);
+            if !package.starts_with(release.prefix()) || package.ends_with(".part") {
                 continue;
             }
-            for file in files {
+            for file in fs::read_dir(root.join("boot"))? {
                 let image = file?.path();
-                let name = image
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned();
-                if let (Some(release), Some(root)) = (name.strip_prefix("vmlinuz-"), boot.parent())
-                {
-                    let modules = root.join("lib/modules").join(release);
+                if let Some(name) = super::file_name(&image).strip_prefix("vmlinuz-") {
                     return Ok(Some(Self {
-                        release: release.to_owned(),
-                        image: image.clone(),
-                        modules,
+                        modules: root.join("lib/modules").join(name),
+                        name: name.to_owned(),
+                        image,
                     }));
                 }
             }
@@ -108,14 +120,14 @@ impl Kernel {
     }
 
     /// Its version, as `uname -r` says.
-    pub(super) fn release(&self) -> &str {
-        &self.release
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Puts the wanted modules into the archive, with the tables by which the kernel asks for them.
     pub(super) fn add_modules(&self, archive: &mut Archive) -> Result<()> {
         let all = Modules::read(&self.modules)?;
-        let root = format!("lib/modules/{}", self.release);
+        let root = format!("lib/modules/{}", self.name);
         let (mut dependencies, mut aliases) = (String::new(), String::new());
         for name in all.wanted() {
             let module = &all.by_name[&name];
@@ -138,15 +150,66 @@ impl Kernel {
         );
         archive.file(&format!("{root}/modules.alias"), 0o644, aliases.as_bytes());
         archive.file(&format!("{root}/modules.symbols"), 0o644, b"");
+        // What depmod in the machine wants beside the modules.
+        for name in [
+            "modules.builtin",
+            "modules.builtin.modinfo",
+            "modules.order",
+        ] {
+            let content = fs::read(self.modules.join(name))?;
+            archive.file(&format!("{root}/{name}"), 0o644, &content);
+        }
         Ok(())
     }
 }
 
-/// `linux-image-6.1.0-<n>-cloud-amd64` with the highest number.
-fn newest_package() -> Result<String> {
-    let names = sh::read(sh::command("apt-cache").args(["pkgnames", "linux-image-6.1.0-"]))?;
+/// The apt that knows a release: this machine's, or one with lists of its own.
+struct Apt(Vec<String>);
+
+impl Apt {
+    fn of(cache: &Path, release: Release) -> Result<Self> {
+        if release == Release::Bookworm {
+            return Ok(Self(Vec::new()));
+        }
+        let state = cache.join("apt-bullseye");
+        for directory in ["lists/partial", "cache/archives/partial"] {
+            let directory = state.join(directory);
+            fs::create_dir_all(&directory)
+                .with_context(|| format!("create {}", directory.display()))?;
+        }
+        let mirror = install::mirror().context("the place of Debian's archive")?;
+        let sources = state.join("sources.list");
+        fs::write(
+            &sources,
+            format!("deb [signed-by={KEYRING}] {mirror} bullseye main\n"),
+        )?;
+        let option = |name: &str, path: PathBuf| format!("-o{name}={}", path.display());
+        Ok(Self(vec![
+            option("Dir::Etc::SourceList", sources),
+            "-oDir::Etc::SourceParts=-".to_owned(),
+            option("Dir::State::Lists", state.join("lists")),
+            option("Dir::Cache", state.join("cache")),
+        ]))
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = sh::command(program);
+        command.args(&self.0);
+        command
+    }
+}
+
+/// Debian's keys.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// `linux-image-<version>-<n>-cloud-amd64` with the highest number.
+fn newest_package(apt: &Apt, release: Release) -> Result<Option<String>> {
+    let names = sh::read(
+        apt.command("apt-cache")
+            .args(["pkgnames", release.prefix()]),
+    )?;
     let number = |name: &str| -> Option<u32> {
-        name.strip_prefix("linux-image-6.1.0-")?
+        name.strip_prefix(release.prefix())?
             .strip_suffix("-cloud-amd64")?
             .parse()
             .ok()
@@ -155,10 +218,7 @@ fn newest_package() -> Result<String> {
         .lines()
         .filter_map(|name| Some((number(name)?, name)))
         .max();
-    match newest {
-        Some((_, name)) => Ok(name.to_owned()),
-        None => bail!("apt knows no 6.1 cloud kernel: add Debian 12 (bookworm) to its sources"),
-    }
+    Ok(newest.map(|(_, name)| name.to_owned()))
 }
 
 /// What a module says about itself.

@@ -1,14 +1,17 @@
 //! What can be run in the machine: named suites of tests, or a program given on the command line.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::machine::Init;
 use crate::sh;
 
 /// The control groups a machine boots with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cgroups {
     /// Each controller its own hierarchy.
     V1,
@@ -16,17 +19,36 @@ pub(super) enum Cgroups {
     V2,
 }
 
-/// Tests of one package.
+/// Something that a machine runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Suite {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
+    pub(super) contents: Contents,
+    pub(super) cgroups: Cgroups,
+}
+
+/// What a suite is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Contents {
+    /// Tests that cargo builds.
+    Tests(Tests),
+    /// The lines typed on a machine with systemd.
+    Systemd,
+}
+
+/// Tests of one package.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tests {
     package: &'static str,
     /// What cargo builds: `--lib`, `--tests` (which has the former too), `--test=name`.
     targets: &'static str,
-    /// Which of its tests run: those whose names contain one of these, all when there is none; `--skip` leaves out.
+    /// Which of its tests run: those whose names contain one of these, all when there is none.
     pub(super) filters: &'static [&'static str],
-    pub(super) cgroups: Cgroups,
+    /// Parts of names of tests that do not run, each with the reason.
+    pub(super) left_out: &'static [(&'static str, &'static str)],
+    /// Whether a test reads the workspace's sources.
+    pub(super) reads_sources: bool,
 }
 
 /// All suites, in the order they run.
@@ -34,47 +56,76 @@ pub(super) const SUITES: &[Suite] = &[
     Suite {
         name: "sys",
         about: "system calls and their fallbacks on the older kernel; overlays of 128 layers",
-        package: "sys",
-        targets: "--tests",
-        filters: &[],
+        contents: Contents::Tests(Tests {
+            package: "sys",
+            targets: "--tests",
+            filters: &[],
+            left_out: &[],
+            reads_sources: false,
+        }),
         cgroups: Cgroups::V2,
     },
     Suite {
         name: "runtime",
         about: "cgroup v2: limits, device rules, freezing, killing, counters; containers and execs",
-        package: "runtime",
-        targets: "--tests",
-        // Pure and long: nothing of them depends on the kernel.
-        filters: &[
-            "--skip",
-            "decisions_are_those",
-            "--skip",
-            "programs_decide_as",
-        ],
+        contents: Contents::Tests(Tests {
+            package: "runtime",
+            targets: "--tests",
+            filters: &[],
+            left_out: &[
+                ("decisions_are_those", "long, and the same on every kernel"),
+                ("programs_decide_as", "long, and the same on every kernel"),
+            ],
+            reads_sources: false,
+        }),
         cgroups: Cgroups::V2,
     },
     Suite {
         name: "shim",
         about: "the shim with real containers",
-        package: "cooper",
-        targets: "--test=shim",
-        filters: &[],
+        contents: Contents::Tests(Tests {
+            package: "cooper",
+            targets: "--test=shim",
+            filters: &[],
+            left_out: &[],
+            reads_sources: false,
+        }),
         cgroups: Cgroups::V2,
     },
     Suite {
         name: "e2e",
-        about: "the daemon: lives of containers, kill -9 of the daemon and of a shim, adoption",
-        package: "cooper",
-        targets: "--test=e2e",
-        filters: &["lifecycle::", "crash::"],
+        about: "the daemon: lives of containers, limits, volumes, the bridge, pulls, kill -9 and adoption",
+        contents: Contents::Tests(Tests {
+            package: "cooper",
+            targets: "--test=e2e",
+            filters: &[],
+            left_out: &[
+                ("differential::", "needs dockerd"),
+                ("docker_cli::", "needs the docker command line and dockerd"),
+                ("tutorials::", "needs the images of Tomcat and PostgreSQL"),
+                ("t6_and_t14", "needs the image of Tomcat"),
+                ("t12_", "needs Ruby and the image of PostgreSQL"),
+            ],
+            reads_sources: true,
+        }),
+        cgroups: Cgroups::V2,
+    },
+    Suite {
+        name: "systemd",
+        about: "a Debian with systemd and Cooper's units: T1 and T2 of the tutorials, restarts, activation",
+        contents: Contents::Systemd,
         cgroups: Cgroups::V2,
     },
     Suite {
         name: "cgroup-v1",
         about: "the tests of cgroups once more on v1, each controller its own hierarchy",
-        package: "runtime",
-        targets: "--lib",
-        filters: &["cgroup::"],
+        contents: Contents::Tests(Tests {
+            package: "runtime",
+            targets: "--lib",
+            filters: &["cgroup::"],
+            left_out: &[],
+            reads_sources: false,
+        }),
         cgroups: Cgroups::V1,
     },
 ];
@@ -85,6 +136,35 @@ impl Suite {
         SUITES.iter().find(|suite| suite.name == name)
     }
 
+    /// The first process it needs.
+    pub(super) fn init(&self) -> Init {
+        match self.contents {
+            Contents::Tests(_) => Init::Script,
+            Contents::Systemd => Init::Systemd,
+        }
+    }
+}
+
+/// The sources below `crates`, at the place where they lie on the host.
+pub(super) fn add_sources(files: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
+    let mut pending = vec![sh::root().join("crates")];
+    while let Some(directory) = pending.pop() {
+        for entry in
+            fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))?
+        {
+            let path = entry?.path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let place = format!("/vm/root{}", path.display());
+                files.insert(place, fs::read(&path)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Tests {
     /// Builds the examples of its package, which its tests may run.
     pub(super) fn build_examples(&self) -> Result<Vec<PathBuf>> {
         let mut cargo = sh::cargo();
