@@ -9,6 +9,7 @@ mod crash;
 mod differential;
 mod docker_cli;
 mod lifecycle;
+mod limits;
 mod network;
 mod pull;
 mod tutorials;

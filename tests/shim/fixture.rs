@@ -262,6 +262,12 @@ impl Fixture {
         text.lines().map(message).collect()
     }
 
+    /// The shim's name, as ps and systemd show it.
+    pub(crate) fn name(&self) -> String {
+        let path = format!("/proc/{}/comm", self.shim.id());
+        std::fs::read_to_string(path).unwrap().trim_end().to_owned()
+    }
+
     /// The shim's memory in KiB, by the names of smaps_rollup(5).
     pub(crate) fn memory(&self) -> BTreeMap<String, u64> {
         let path = format!("/proc/{}/smaps_rollup", self.shim.id());

@@ -100,6 +100,19 @@ fn a_parked_shim_makes_its_container_in_the_renamed_cgroup() {
 }
 
 #[test]
+fn a_shim_has_a_name_that_people_know() {
+    if skip_without_root() {
+        return;
+    }
+    let mut fixture = Fixture::spawn("named");
+    fixture.create(&["true"], Options::default());
+    assert_eq!(fixture.name(), "cooper-shim");
+    fixture.start();
+    assert_eq!(fixture.exit(), 0);
+    fixture.finish();
+}
+
+#[test]
 fn the_end_of_control_before_create_leaves_nothing() {
     if skip_without_root() {
         return;

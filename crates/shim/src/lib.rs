@@ -41,7 +41,9 @@ pub fn main() -> ExitCode {
     // A shim that unwinds half-way would hold a container it no longer serves. Dead, the daemon kills
     // what is left of the container and reports it.
     std::panic::set_hook(Box::new(|_panic| std::process::abort()));
-    let served = sys::socket::take_stdin()
+    // It is executed by a descriptor, whose number would be its name in ps, top and systemd's log.
+    let served = sys::process::set_name(c"cooper-shim")
+        .and_then(|()| sys::socket::take_stdin())
         .and_then(supervisor::Supervisor::new)
         .and_then(|mut supervisor| supervisor.run());
     match served {
