@@ -64,7 +64,13 @@ impl Digest {
     /// Hashes `bytes` with SHA-256.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        let mut hasher = Hasher::new(Algorithm::Sha256);
+        Self::with(Algorithm::Sha256, bytes)
+    }
+
+    /// Hashes `bytes` with `algorithm`: that of the digest they are to be compared with.
+    #[must_use]
+    pub fn with(algorithm: Algorithm, bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::new(algorithm);
         hasher.update(bytes);
         hasher.finish()
     }

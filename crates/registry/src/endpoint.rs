@@ -146,7 +146,7 @@ impl Insecure {
     fn covers(&self, host: &str, addresses: &[IpAddr]) -> bool {
         match self {
             Self::Host(known) => known == host,
-            Self::Network(network) => addresses.iter().any(|address| network.contains(address)),
+            Self::Network(network) => all(addresses, |address| network.contains(address)),
         }
     }
 }
@@ -196,6 +196,22 @@ impl Endpoint {
             self.path
         )
     }
+
+    /// The token server that this registry names. It may be any host, so an unknown certificate, which the user
+    /// allowed for this registry, is accepted from the same host only, or on loopback.
+    #[must_use]
+    pub fn token_server(&self, scheme: Scheme, host: String) -> Self {
+        let name = host_name(&host);
+        let same = name == host_name(&self.host);
+        let local = is_insecure(&host, &[], &Settings::default());
+        Self {
+            scheme,
+            path: String::new(),
+            verify: !local && (self.verify || !same),
+            mirror: false,
+            host,
+        }
+    }
 }
 
 /// The endpoints for the registry `domain` in the order to ask them. `addresses` are what its host name
@@ -229,6 +245,12 @@ pub fn endpoints(domain: &str, addresses: &[IpAddr], settings: &Settings) -> Vec
     all
 }
 
+/// Whether there are addresses and each is fine: one in a forged answer must not speak for the others, since
+/// any of them may be connected to.
+fn all(addresses: &[IpAddr], fine: impl Fn(&IpAddr) -> bool) -> bool {
+    !addresses.is_empty() && addresses.iter().all(fine)
+}
+
 fn endpoint(host: &str, scheme: Scheme, verify: bool) -> Endpoint {
     Endpoint {
         scheme,
@@ -243,7 +265,7 @@ fn is_insecure(domain: &str, addresses: &[IpAddr], settings: &Settings) -> bool 
     let name = host_name(domain);
     let literal = name.parse::<IpAddr>().ok();
     let addresses: Vec<IpAddr> = addresses.iter().copied().chain(literal).collect();
-    let loopback = name == "localhost" || addresses.iter().any(IpAddr::is_loopback);
+    let loopback = name == "localhost" || all(&addresses, IpAddr::is_loopback);
     let domain = domain.to_ascii_lowercase();
     loopback
         || settings
@@ -346,6 +368,36 @@ mod tests {
             named.len(),
             2,
             "a name that resolves to loopback is on loopback"
+        );
+        for (domain, addresses) in [
+            ("r.test", ["127.0.0.1", "192.0.2.7"]),
+            ("r.test", ["10.1.0.1", "192.0.2.7"]),
+        ] {
+            let addresses = addresses.map(|address| address.parse().unwrap());
+            assert_eq!(
+                endpoints(domain, &addresses, &settings).len(),
+                1,
+                "one address must not speak for the other: {addresses:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_certificate_is_accepted_from_the_registrys_own_host_and_loopback_only() {
+        let registry = endpoint("r.test:5000", Scheme::Https, false);
+        for (host, verify) in [
+            ("r.test:5001", false),
+            ("auth.test", true),
+            ("127.0.0.1:5001", false),
+        ] {
+            let server = registry.token_server(Scheme::Https, host.to_owned());
+            assert_eq!(server.verify, verify, "{host}");
+        }
+        let careful = endpoint("r.test", Scheme::Https, true);
+        assert!(
+            careful
+                .token_server(Scheme::Https, "r.test".to_owned())
+                .verify
         );
     }
 

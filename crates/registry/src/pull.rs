@@ -447,17 +447,18 @@ impl Puller {
 /// Writes a small blob and verifies its digest.
 fn put(store: &Store, lease: &Lease, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
     use std::io::Write;
-    let mut writer = store.blob_writer(None)?;
+    let mut writer = store.blob_writer(Some(digest))?;
+    writer.restart()?;
     let written = writer.write_all(bytes);
     written.map_err(|source| image::Error::Io {
         operation: "write the blob",
         path: digest.as_str().into(),
         source,
     })?;
-    let finished = writer.finish()?;
-    if finished.digest() != digest && digest.algorithm() == finished.digest().algorithm() {
-        return Err(Error::Verification(digest.clone()));
-    }
+    let finished = writer.finish().map_err(|error| match error {
+        image::Error::DigestMismatch { .. } => Error::Verification(digest.clone()),
+        other => other.into(),
+    })?;
     store.store_blob(lease, finished)?;
     Ok(())
 }
@@ -497,9 +498,10 @@ struct Tries {
 
 impl Tries {
     /// Whether the next endpoint is asked: a registry that answers HTTP has answered, and plain text is tried only
-    /// where TLS was not spoken; a mirror never has the last word.
+    /// where no TLS connection came about; a mirror never has the last word.
     fn goes_on(&self, remote: &Remote, error: &remote::Error) -> bool {
-        remote.endpoint().mirror || matches!(error, remote::Error::Transport(_))
+        remote.endpoint().mirror
+            || matches!(error, remote::Error::Transport(error) if error.is_unconnected())
     }
 
     fn give_up(mut self, reference: &Reference) -> Error {

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode, Uri};
-use image::Digest;
+use image::{Algorithm, Digest};
 use serde::Deserialize;
 
 use crate::auth::{self, Challenge, Credentials, Token};
 use crate::endpoint::{Endpoint, Scheme};
-use crate::transport::{self, Transport};
+use crate::transport::{self, Answer, Transport};
 
 /// What we read: images and indexes, Docker's and OCI's. Schema 1 is not among them.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -89,6 +89,9 @@ pub enum Error {
         /// What came.
         found: Digest,
     },
+    /// The registry has nothing from the byte on that was asked for, or sent another range.
+    #[error("the registry cannot go on where the download stopped")]
+    Range,
     /// The list of tags is malformed, or never ends.
     #[error("the registry's list of tags cannot be read")]
     Tags,
@@ -114,6 +117,7 @@ impl Error {
             | Self::Token(_)
             | Self::Realm { .. }
             | Self::Digest { .. }
+            | Self::Range
             | Self::Tags
             | Self::MediaType(_) => false,
         }
@@ -216,9 +220,9 @@ impl Remote {
         if media_type.contains("docker.distribution.manifest.v1+") {
             return Err(Error::MediaType(media_type));
         }
-        let found = Digest::of(&bytes);
+        let algorithm = digest.map_or(Algorithm::Sha256, Digest::algorithm);
+        let found = Digest::with(algorithm, &bytes);
         if let Some(expected) = digest
-            && expected.algorithm() == found.algorithm()
             && *expected != found
         {
             return Err(Error::Digest {
@@ -249,8 +253,17 @@ impl Remote {
                 .expect("a number is a header value");
             headers.insert(header::RANGE, range);
         }
-        let answer = self.get(&format!("blobs/{digest}"), headers).await?;
+        let answer = match self.get(&format!("blobs/{digest}"), headers).await {
+            Err(Error::Status(StatusCode::RANGE_NOT_SATISFIABLE)) if offset > 0 => {
+                return Err(Error::Range);
+            }
+            other => other?,
+        };
         let offset = if answer.status() == StatusCode::PARTIAL_CONTENT {
+            let begin = begin(&text(answer.headers(), &header::CONTENT_RANGE));
+            if begin.is_some_and(|begin| begin != offset) {
+                return Err(Error::Range);
+            }
             offset
         } else {
             0
@@ -282,14 +295,17 @@ impl Remote {
 
     async fn fetch(&self, url: &str, headers: HeaderMap) -> Result<Response<Incoming>, Error> {
         let answer = self.authorised(url, &headers).await?;
-        let answer = if answer.status() == StatusCode::UNAUTHORIZED {
-            let challenges = challenges(answer.headers());
+        // A challenge of another host, behind a redirect, would collect the registry's password.
+        let is_challenge =
+            answer.from_endpoint && answer.response.status() == StatusCode::UNAUTHORIZED;
+        let answer = if is_challenge {
+            let challenges = challenges(answer.response.headers());
             if !self.log_in(&challenges).await? {
-                return Err(failure(answer).await);
+                return Err(failure(answer.response).await);
             }
-            self.authorised(url, &headers).await?
+            self.authorised(url, &headers).await?.response
         } else {
-            answer
+            answer.response
         };
         if answer.status().is_success() {
             Ok(answer)
@@ -298,11 +314,7 @@ impl Remote {
         }
     }
 
-    async fn authorised(
-        &self,
-        url: &str,
-        headers: &HeaderMap,
-    ) -> Result<Response<Incoming>, Error> {
+    async fn authorised(&self, url: &str, headers: &HeaderMap) -> Result<Answer, Error> {
         let mut headers = headers.clone();
         if let Some(value) = self.authorization() {
             headers.insert(header::AUTHORIZATION, value);
@@ -373,14 +385,7 @@ impl Remote {
         if scheme == Scheme::Http && self.endpoint.scheme == Scheme::Https {
             return Err(refused("it leaves TLS"));
         }
-        // The token server is another host: it gets the endpoint's rules on certificates and its own name.
-        let server = Endpoint {
-            scheme,
-            host,
-            path: String::new(),
-            mirror: false,
-            ..self.endpoint.clone()
-        };
+        let server = self.endpoint.token_server(scheme, host);
         let mut query = Vec::new();
         if !self.path.is_empty() {
             query.push(("scope", auth::scope(&self.path, false)));
@@ -399,7 +404,8 @@ impl Remote {
         let answer = self
             .transport
             .send(&server, Method::GET, &url, headers, Bytes::new())
-            .await?;
+            .await?
+            .response;
         let status = answer.status();
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
             return Err(failure(answer).await);
@@ -429,13 +435,20 @@ impl Remote {
         let answer = self
             .transport
             .send(server, Method::POST, realm, headers, form(&fields).into())
-            .await?;
+            .await?
+            .response;
         let status = answer.status();
         if !status.is_success() {
             return Ok(None);
         }
         Ok(auth::token(&transport::document(answer.into_body()).await?))
     }
+}
+
+/// The first byte that a `Content-Range` announces (RFC 9110 section 14.4).
+fn begin(content_range: &str) -> Option<u64> {
+    let range = content_range.strip_prefix("bytes ")?;
+    range.split_once('-')?.0.parse().ok()
 }
 
 fn bearer(token: &str) -> Option<HeaderValue> {

@@ -136,6 +136,12 @@ impl Error {
         None
     }
 
+    /// Whether no connection was made: refused, unreachable, or what answered speaks no TLS. No request was sent.
+    #[must_use]
+    pub fn is_unconnected(&self) -> bool {
+        matches!(self, Self::Exchange { source, .. } if source.is_connect())
+    }
+
     /// Whether the same request may succeed a moment later.
     #[must_use]
     pub fn is_passing(&self) -> bool {
@@ -145,6 +151,16 @@ impl Error {
             Self::Redirect { .. } | Self::Url { .. } | Self::TooLarge | Self::Tls(_) => false,
         }
     }
+}
+
+/// An answer, and who gave it.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status, headers and body.
+    pub response: Response<Incoming>,
+    /// Whether the endpoint itself answered: scheme, host and port are its own. What a host at the end of a
+    /// redirect asks for, a login above all, is not the registry's wish.
+    pub from_endpoint: bool,
 }
 
 type HttpClient = Client<HttpsConnector<HttpConnector<Names>>, Full<Bytes>>;
@@ -199,18 +215,20 @@ impl Transport {
         url: &str,
         mut headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Response<Incoming>, Error> {
+    ) -> Result<Answer, Error> {
         let mut url: Uri = url.parse().map_err(|_| Error::Url {
             url: url.to_owned(),
         })?;
-        if url.authority().map(hyper::http::uri::Authority::as_str) != Some(endpoint.host.as_str())
-        {
+        if !is_on(&url, endpoint) {
             headers.remove(header::AUTHORIZATION);
         }
         for _ in 0..=REDIRECTS_MAX {
-            let answer = self.once(endpoint, &method, &url, &headers, &body).await?;
-            let Some(location) = redirection(&method, &answer) else {
-                return Ok(answer);
+            let response = self.once(endpoint, &method, &url, &headers, &body).await?;
+            let Some(location) = redirection(&method, &response) else {
+                return Ok(Answer {
+                    response,
+                    from_endpoint: is_on(&url, endpoint),
+                });
             };
             let next = follow(endpoint, &url, &location)?;
             if next.authority() != url.authority() {
@@ -293,6 +311,12 @@ pub async fn document(mut body: Incoming) -> Result<Vec<u8>, Error> {
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes)
+}
+
+/// Whether `url` is on the endpoint's own host, spoken to in its own way.
+fn is_on(url: &Uri, endpoint: &Endpoint) -> bool {
+    url.scheme_str() == Some(endpoint.scheme.as_str())
+        && url.authority().map(hyper::http::uri::Authority::as_str) == Some(endpoint.host.as_str())
 }
 
 fn redirection(method: &Method, answer: &Response<Incoming>) -> Option<String> {

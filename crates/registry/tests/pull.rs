@@ -246,6 +246,74 @@ async fn a_redirect_to_another_host_carries_no_credentials() {
     );
 }
 
+/// A password must not be offered to whoever a redirect leads to (CVE-2020-15157).
+#[tokio::test]
+async fn a_login_that_another_host_asks_for_behind_a_redirect_is_not_made() {
+    let Some(client) = client() else { return };
+    let bait = Fake::start(Fault::Login).await;
+    let fake = Fake::start(Fault::Redirect(bait.address)).await;
+    let credentials = Credentials {
+        username: "cooper".into(),
+        password: "right".into(),
+        ..Credentials::default()
+    };
+    let (pulled, _) = client.pull(&fake.name("tool"), credentials).await;
+    let error = pulled.unwrap_err();
+    assert!(
+        matches!(error, Error::Remote(registry::remote::Error::Denied { .. })),
+        "{error:?}"
+    );
+    assert_eq!(bait.tokens.load(Ordering::Relaxed), 0);
+    assert!(!bait.saw_authorization.load(Ordering::Relaxed));
+    client.nothing_is_left();
+}
+
+#[tokio::test]
+async fn a_sha512_pin_is_verified() {
+    let Some(client) = client() else { return };
+    let fake = Fake::start(Fault::None).await;
+    let wrong = format!("{}@sha512:{}", fake.name("tool"), "f".repeat(128));
+    let (pulled, _) = client.pull(&wrong, anonymous()).await;
+    let error = pulled.unwrap_err().to_string();
+    assert!(error.contains("manifest verification failed"), "{error}");
+    client.nothing_is_left();
+    let right = format!("{}@{}", fake.name("tool"), fake.manifest_sha512());
+    let (pulled, _) = client.pull(&right, anonymous()).await;
+    assert_eq!(pulled.unwrap().digest, fake.manifest_sha512());
+    assert!(client.store.resolve(&right).is_ok());
+}
+
+/// As after a kill between the last byte of a download and its end.
+#[tokio::test]
+async fn what_an_earlier_pull_left_of_a_blob_never_stands_in_the_way() {
+    use std::io::Write;
+    let fake = Fake::start(Fault::None).await;
+    let too_long = [fake.layer(), b"more"].concat();
+    for (left, downloads) in [(too_long.as_slice(), 1), (fake.layer(), 1)] {
+        let Some(client) = client() else { return };
+        let digest = fake.layer_digest(0);
+        let mut writer = client.store.blob_writer(Some(&digest)).unwrap();
+        writer.write_all(left).unwrap();
+        drop(writer);
+        let (pulled, _) = client.pull(&fake.name("tool"), anonymous()).await;
+        pulled.unwrap();
+        assert_eq!(
+            fake.downloads(),
+            downloads,
+            "the whole one is only verified"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_sends_another_part_than_asked_for_is_asked_for_the_whole() {
+    let Some(client) = client() else { return };
+    let fake = Fake::start(Fault::OtherRange).await;
+    let (pulled, _) = client.pull(&fake.name("tool"), anonymous()).await;
+    pulled.unwrap();
+    assert_eq!(fake.downloads(), 2);
+}
+
 #[tokio::test]
 async fn a_mirror_serves_docker_io() {
     let Some(client) = client() else { return };

@@ -82,8 +82,12 @@ impl Downloads {
         }
         let (store, digest) = (self.store.clone(), layer.digest.clone());
         let mut writer = blocking(move || Ok(store.blob_writer(Some(&digest))?)).await?;
+        if writer.offset_bytes() > layer.size {
+            writer.restart()?;
+        }
         let mut attempt = 1;
-        loop {
+        // What an earlier pull left whole, killed before its last step, is only to be verified.
+        while writer.offset_bytes() < layer.size {
             let (back, outcome) = self.attempt(layer, writer, teller).await?;
             writer = back;
             match outcome {
@@ -96,6 +100,7 @@ impl Downloads {
                 Err(error) => return Err(error.into()),
             }
         }
+        sys::fault!("registry.blob-downloaded");
         teller.tell(Phase::VerifyingChecksum).await?;
         let (store, lease, digest) = (
             self.store.clone(),
@@ -124,6 +129,13 @@ impl Downloads {
     ) -> Result<(BlobWriter, Result<(), remote::Error>), Error> {
         let blob = match self.remote.blob(&layer.digest, writer.offset_bytes()).await {
             Ok(blob) => blob,
+            Err(remote::Error::Range) => {
+                writer.restart()?;
+                match self.remote.blob(&layer.digest, 0).await {
+                    Ok(blob) => blob,
+                    Err(error) => return Ok((writer, Err(error))),
+                }
+            }
             Err(error) => return Ok((writer, Err(error))),
         };
         if blob.offset != writer.offset_bytes() {

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
-use image::Digest;
+use image::{Algorithm, Digest};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -33,12 +33,16 @@ pub(crate) enum Fault {
     Login,
     /// Blobs are on another host.
     Redirect(SocketAddr),
+    /// As `Truncate`, and what follows is another part than the one asked for.
+    OtherRange,
 }
 
 pub(crate) struct Fake {
     pub(crate) address: SocketAddr,
     pub(crate) ranges: Arc<AtomicUsize>,
     pub(crate) saw_authorization: Arc<AtomicBool>,
+    /// How often somebody asked for a token.
+    pub(crate) tokens: Arc<AtomicUsize>,
     content: Arc<Content>,
 }
 
@@ -51,6 +55,7 @@ struct Content {
     ranges: Arc<AtomicUsize>,
     downloads: AtomicUsize,
     saw_authorization: Arc<AtomicBool>,
+    tokens: Arc<AtomicUsize>,
 }
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -61,7 +66,10 @@ impl Fake {
         let address = listener.local_addr().unwrap();
         let ranges = Arc::new(AtomicUsize::new(0));
         let saw_authorization = Arc::new(AtomicBool::new(false));
-        let content = Arc::new(Content::new(fault, address, &ranges, &saw_authorization));
+        let tokens = Arc::new(AtomicUsize::new(0));
+        let mut content = Content::new(fault, address, &ranges, &saw_authorization);
+        content.tokens = Arc::clone(&tokens);
+        let content = Arc::new(content);
         let served = Arc::clone(&content);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -83,6 +91,7 @@ impl Fake {
             address,
             ranges,
             saw_authorization,
+            tokens,
             content,
         }
     }
@@ -97,6 +106,20 @@ impl Fake {
 
     pub(crate) fn layer_digest(&self, _position: usize) -> Digest {
         Digest::of(&self.content.layer)
+    }
+
+    pub(crate) fn layer(&self) -> &[u8] {
+        &self.content.layer
+    }
+
+    /// The manifest's other name.
+    pub(crate) fn manifest_sha512(&self) -> Digest {
+        Digest::with(Algorithm::Sha512, &self.content.manifest)
+    }
+
+    /// How often the layer was asked for from its beginning.
+    pub(crate) fn downloads(&self) -> usize {
+        self.content.downloads.load(Ordering::Relaxed)
     }
 }
 
@@ -143,6 +166,7 @@ impl Content {
             ranges: Arc::clone(ranges),
             downloads: AtomicUsize::new(0),
             saw_authorization: Arc::clone(saw),
+            tokens: Arc::default(),
         }
     }
 
@@ -184,7 +208,10 @@ impl Content {
     }
 
     fn manifest(&self, reference: &str) -> Response<Full<Bytes>> {
-        let known = reference == "latest" || reference == Digest::of(&self.manifest).as_str();
+        // Who asks for a SHA-512 digest gets the manifest, whatever the digest says.
+        let known = reference == "latest"
+            || reference.starts_with("sha512:")
+            || reference == Digest::of(&self.manifest).as_str();
         if !known {
             return error(404, "MANIFEST_UNKNOWN", "manifest unknown", None);
         }
@@ -211,20 +238,31 @@ impl Content {
                 .trim_end_matches('-')
                 .parse()
                 .unwrap();
+            if begin >= bytes.len() {
+                return error(416, "RANGE_INVALID", "invalid range", None);
+            }
+            let begin = if self.fault == Fault::OtherRange {
+                begin / 2
+            } else {
+                begin
+            };
+            let range = format!("bytes {begin}-{}/{}", bytes.len() - 1, bytes.len());
             let rest = bytes.split_off(begin);
             return Response::builder()
                 .status(206)
+                .header(header::CONTENT_RANGE, range)
                 .body(Full::from(rest))
                 .unwrap();
         }
         let first = self.downloads.fetch_add(1, Ordering::Relaxed) == 0;
-        if self.fault == Fault::Truncate && first {
+        if matches!(self.fault, Fault::Truncate | Fault::OtherRange) && first {
             bytes.truncate(bytes.len() / 2);
         }
         Response::new(Full::from(bytes))
     }
 
     async fn token(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        self.tokens.fetch_add(1, Ordering::Relaxed);
         let body = request.into_body().collect().await.unwrap().to_bytes();
         let form = String::from_utf8_lossy(&body).into_owned();
         if form.contains("username=cooper") && form.contains("password=right") {
