@@ -4,6 +4,8 @@
 //! without the public registries, so real servers from Debian stand in under the names people type.
 
 mod recipe;
+mod registry;
+mod six_layers;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::{install, sh};
 use recipe::{RECIPES, Recipe};
+pub(crate) use registry::Registry;
+pub(crate) use six_layers::REFERENCE as SIX_LAYERS;
 
 /// What making images needs on the host.
 const PACKAGES: &[&str] = &[
@@ -31,11 +35,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         bail!("debootstrap makes device nodes and changes owners: run this as root");
     }
     install::debian(PACKAGES)?;
-    let cache = directory();
-    std::fs::create_dir_all(&cache)?;
-    // Two runs beside each other must not make the same image twice.
-    let lock = File::create(cache.join("lock"))?;
-    lock.lock()?;
+    let cache = prepare()?;
+    let _lock = lock(&cache)?;
     for recipe in RECIPES {
         make(recipe, &cache)?;
     }
@@ -69,6 +70,19 @@ pub(crate) fn directory() -> PathBuf {
     sh::root().join(".cache/images")
 }
 
+fn prepare() -> Result<PathBuf> {
+    let cache = directory();
+    std::fs::create_dir_all(&cache)?;
+    Ok(cache)
+}
+
+/// Two runs beside each other must not make the same image twice.
+fn lock(cache: &Path) -> Result<File> {
+    let lock = File::create(cache.join("lock"))?;
+    lock.lock()?;
+    Ok(lock)
+}
+
 fn make(recipe: &Recipe, cache: &Path) -> Result<()> {
     let archive = cache.join(recipe.file());
     if archive.exists() {
@@ -89,55 +103,19 @@ fn make(recipe: &Recipe, cache: &Path) -> Result<()> {
 
 /// Serves the images from Debian's docker-registry on 127.0.0.1 until it is ended.
 fn serve(port: u16, cache: &Path) -> Result<()> {
-    let root = cache.join("registry");
-    let config = cache.join("registry.yml");
-    std::fs::write(
-        &config,
-        format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
-            root.display()
-        ),
-    )?;
-    let mut registry = sh::command("docker-registry");
-    let mut registry = registry
-        .arg("serve")
-        .arg(&config)
-        .spawn()
-        .context("start docker-registry")?;
-    let outcome = fill(port, cache);
-    if outcome.is_ok() {
-        println!("serving on 127.0.0.1:{port} until Ctrl-C");
-        registry.wait()?;
-    }
-    drop(registry.kill());
-    drop(registry.wait());
-    outcome
-}
-
-fn fill(port: u16, cache: &Path) -> Result<()> {
-    let url = format!("http://127.0.0.1:{port}/v2/");
-    sh::run(sh::command("curl").args([
-        "-sf",
-        "--retry",
-        "20",
-        "--retry-delay",
-        "1",
-        "--retry-connrefused",
-        &url,
-    ]))?;
+    let registry = Registry::start(port, &cache.join("registry"))?;
     for recipe in RECIPES {
         let source = format!("docker-archive:{}", cache.join(recipe.file()).display());
-        let target = format!("docker://127.0.0.1:{port}/{}", recipe.reference);
-        let mut copy = sh::command("skopeo");
-        copy.args([
-            "copy",
-            "--quiet",
-            "--insecure-policy",
-            "--dest-tls-verify=false",
-            &source,
-            &target,
-        ]);
-        sh::run(&mut copy)?;
+        registry.push(&source, recipe.reference)?;
     }
-    Ok(())
+    println!("serving on {} until Ctrl-C", registry.address());
+    registry.wait()
+}
+
+/// A registry on loopback that has [`SIX_LAYERS`], the image of the pull benchmark.
+pub(crate) fn six_layers() -> Result<Registry> {
+    install::debian(&["docker-registry", "curl", "skopeo"])?;
+    let cache = prepare()?;
+    let _lock = lock(&cache)?;
+    six_layers::serve(&cache)
 }

@@ -13,13 +13,14 @@ use serde_json::Value;
 
 use crate::patience;
 
-/// No answer of a test takes longer; a hang becomes a failure that says where.
+/// No answer of a test takes longer unless it says so; a hang becomes a failure that says where.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// A client of the engine that listens on one unix socket.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    answer_within: Duration,
 }
 
 /// A whole answer.
@@ -78,6 +79,15 @@ impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
+            answer_within: ANSWER_WITHIN,
+        }
+    }
+
+    /// The same engine, asked for what may take up to `limit`.
+    pub fn patient(&self, limit: Duration) -> Self {
+        Self {
+            socket: self.socket.clone(),
+            answer_within: limit,
         }
     }
 
@@ -133,7 +143,7 @@ impl Client {
     /// Any request, with what may go wrong on the connection.
     ///
     /// # Errors
-    /// No connection, no HTTP, or no answer within [`ANSWER_WITHIN`].
+    /// No connection, no HTTP, or no answer in time.
     pub fn try_request(
         &self,
         method: &str,
@@ -159,16 +169,20 @@ impl Client {
             tokio::spawn(connection);
             anyhow::Ok(sender)
         })?;
-        Ok(Session { sender, runtime })
+        Ok(Session {
+            sender,
+            runtime,
+            answer_within: self.answer_within,
+        })
     }
 
     /// Sends a request head (and `body`) as it is and answers the open connection after the answer's head:
-    /// for hijacked and endless streams. Reads on it fail after [`ANSWER_WITHIN`].
+    /// for hijacked and endless streams. Reads on it fail when nothing comes in time.
     pub fn open(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Open {
         let mut stream = UnixStream::connect(&self.socket)
             .unwrap_or_else(|error| panic!("connect to {}: {error}", self.socket.display()));
         stream
-            .set_read_timeout(Some(patience(ANSWER_WITHIN)))
+            .set_read_timeout(Some(patience(self.answer_within)))
             .expect("set a read timeout");
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: docker\r\n");
         for (name, value) in headers {
@@ -207,13 +221,14 @@ impl Client {
 pub struct Session {
     sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
     runtime: tokio::runtime::Runtime,
+    answer_within: Duration,
 }
 
 impl Session {
     /// Any request, answered whole.
     ///
     /// # Errors
-    /// A broken connection, no HTTP, or no answer within [`ANSWER_WITHIN`].
+    /// A broken connection, no HTTP, or no answer in time.
     pub fn request(
         &mut self,
         method: &str,
@@ -229,9 +244,9 @@ impl Session {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::from(body)))?;
-        let sender = &mut self.sender;
+        let (sender, limit) = (&mut self.sender, self.answer_within);
         self.runtime.block_on(async {
-            tokio::time::timeout(patience(ANSWER_WITHIN), async {
+            tokio::time::timeout(patience(limit), async {
                 sender.ready().await?;
                 let answer = sender.send_request(request).await?;
                 let status = answer.status().as_u16();

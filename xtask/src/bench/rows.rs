@@ -1,5 +1,6 @@
 //! The rows of the benchmark: what is done, how it is measured and in which unit.
 
+use std::cell::OnceCell;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,17 @@ use serde_json::{Value, json};
 use testkit::client::{Open, Session};
 use testkit::{Client, TestDaemon};
 
+use crate::images::{self, Registry};
+use crate::sh;
+
 /// Rounds of a latency row; the median is reported.
 const ROUNDS: usize = 30;
+
+/// Rounds of the pull, which takes dockerd a minute.
+const PULLS: usize = 3;
+
+/// dockerd's pull and removal on a busy machine.
+const PULL_WITHIN: Duration = Duration::from_secs(600);
 
 /// A throughput row asks for this long on one connection.
 const THROUGHPUT_WINDOW: Duration = Duration::from_secs(2);
@@ -19,9 +29,11 @@ const STREAM_MB: u32 = 300;
 
 /// What a row's number means.
 #[derive(Clone, Copy)]
-pub(super) enum Unit {
+enum Unit {
     /// Milliseconds, less is better.
     Milliseconds,
+    /// Seconds, less is better.
+    Seconds,
     /// Requests per second, more is better.
     PerSecond,
     /// Mebibytes, less is better.
@@ -32,7 +44,6 @@ pub(super) enum Unit {
 pub(super) struct Row {
     /// As in the table.
     pub(super) name: &'static str,
-    unit: Unit,
     work: Work,
 }
 
@@ -43,65 +54,76 @@ enum Work {
     Requests(fn(&mut Session) -> Result<String>),
     /// One measurement of a long row.
     Once(fn(&Client) -> Result<Duration>),
+    /// One round of a row that needs the registry with the image of six layers.
+    Pull(fn(&Client, &Registry) -> Result<Duration>),
     /// Memory of our daemon; the peer has no comparable process tree at hand.
-    Memory(fn(&TestDaemon) -> Result<f64>),
+    Memory(fn(&Stage) -> Result<f64>),
+}
+
+/// What the rows are measured on.
+pub(super) struct Stage {
+    /// The dockerd to compare with.
+    pub(super) peer: Option<Client>,
+    /// Cooper.
+    pub(super) daemon: TestDaemon,
+    registry: OnceCell<Registry>,
+}
+
+impl Stage {
+    pub(super) fn new(peer: Option<Client>, daemon: TestDaemon) -> Self {
+        let registry = OnceCell::new();
+        Self {
+            peer,
+            daemon,
+            registry,
+        }
+    }
+
+    /// The registry for the pulls, started by the first row that needs it.
+    fn registry(&self) -> Result<&Registry> {
+        if self.registry.get().is_none() {
+            let started = images::six_layers()?;
+            return Ok(self.registry.get_or_init(|| started));
+        }
+        Ok(self.registry.get().expect("just looked"))
+    }
 }
 
 /// Every row, in the order of DESIGN section 5.
-pub(super) fn all() -> Vec<Row> {
-    let row = |name, unit, work| Row { name, unit, work };
-    vec![
-        row(
-            "cycle create, start, wait, remove of `true`, none",
-            Unit::Milliseconds,
-            Work::Round(cycle),
-        ),
-        row("exec true", Unit::Milliseconds, Work::Round(exec)),
-        row(
-            "GET /version",
-            Unit::PerSecond,
-            Work::Requests(|_| Ok("/version".into())),
-        ),
-        row(
-            "GET /containers/json?all=1, 50 containers",
-            Unit::PerSecond,
-            Work::Requests(fifty),
-        ),
-        row(
-            "GET /containers/{id}/json",
-            Unit::PerSecond,
-            Work::Requests(one),
-        ),
-        row(
-            "container writes 300 MB to an attached client",
-            Unit::Milliseconds,
-            Work::Once(attach),
-        ),
-        row(
-            "logs of 300 MB, read at the API",
-            Unit::Milliseconds,
-            Work::Once(logs),
-        ),
-        row(
-            "idle daemon, RSS",
-            Unit::Mebibytes,
-            Work::Memory(daemon_rss),
-        ),
-        row(
-            "per running container, PSS of its shim",
-            Unit::Mebibytes,
-            Work::Memory(shim_pss),
-        ),
-    ]
+pub(super) const ROWS: &[Row] = &[
+    row(
+        "cycle create, start, wait, remove of `true`, none",
+        Work::Round(cycle),
+    ),
+    row("exec true", Work::Round(exec)),
+    row("pull of six layers, 530 MB compressed", Work::Pull(pull)),
+    row("GET /version", Work::Requests(version)),
+    row(
+        "GET /containers/json?all=1, 50 containers",
+        Work::Requests(fifty),
+    ),
+    row("GET /containers/{id}/json", Work::Requests(one)),
+    row(
+        "container writes 300 MB to an attached client",
+        Work::Once(attach),
+    ),
+    row("logs of 300 MB, read at the API", Work::Once(logs)),
+    row("idle daemon, RSS", Work::Memory(daemon_rss)),
+    row("the daemon in that pull, RSS at most", Work::Memory(peak)),
+    row("the daemon after all rows, RSS", Work::Memory(daemon_rss)),
+    row(
+        "per running container, PSS of its shim",
+        Work::Memory(shim_pss),
+    ),
+];
+
+const fn row(name: &'static str, work: Work) -> Row {
+    Row { name, work }
 }
 
 /// Measures one row on the peer (if there is one) and on Cooper.
-pub(super) fn measure(
-    row: &Row,
-    peer: Option<&Client>,
-    daemon: &TestDaemon,
-) -> Result<(Option<f64>, f64)> {
-    let client = daemon.client();
+pub(super) fn measure(row: &Row, stage: &Stage) -> Result<(Option<f64>, f64)> {
+    let (client, peer) = (stage.daemon.client(), stage.peer.as_ref());
     match row.work {
         Work::Round(work) => {
             let mut ours = client.session()?;
@@ -128,20 +150,39 @@ pub(super) fn measure(
                 .map(|time| time.as_secs_f64() * 1e3);
             Ok((theirs, work(&client)?.as_secs_f64() * 1e3))
         }
-        Work::Memory(work) => Ok((None, work(daemon)?)),
+        Work::Pull(work) => {
+            let registry = stage.registry()?;
+            let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
+            for _ in 0..PULLS {
+                our_times.push(work(&client, registry)?);
+                if let Some(peer) = peer {
+                    their_times.push(work(peer, registry)?);
+                }
+            }
+            let theirs = peer.map(|_| median(their_times) / 1e3);
+            Ok((theirs, median(our_times) / 1e3))
+        }
+        Work::Memory(work) => Ok((None, work(stage)?)),
     }
 }
 
 /// The row as a line of the table.
 pub(super) fn line(row: &Row, theirs: Option<f64>, ours: f64) -> String {
-    let show = |value: f64| match row.unit {
+    let unit = match row.work {
+        Work::Round(_) | Work::Once(_) => Unit::Milliseconds,
+        Work::Pull(_) => Unit::Seconds,
+        Work::Requests(_) => Unit::PerSecond,
+        Work::Memory(_) => Unit::Mebibytes,
+    };
+    let show = |value: f64| match unit {
         Unit::Milliseconds => format!("{value:.1} ms"),
+        Unit::Seconds => format!("{value:.1} s"),
         Unit::PerSecond => format!("{value:.0} req/s"),
         Unit::Mebibytes => format!("{value:.2} MiB"),
     };
-    let ratio = theirs.map(|theirs| match row.unit {
+    let ratio = theirs.map(|theirs| match unit {
         Unit::PerSecond => ours / theirs,
-        Unit::Milliseconds | Unit::Mebibytes => theirs / ours,
+        Unit::Milliseconds | Unit::Seconds | Unit::Mebibytes => theirs / ours,
     });
     format!(
         "| {} | {} | {} | {} |\n",
@@ -283,6 +324,10 @@ fn exec(session: &mut Session, client: &Client) -> Result<Duration> {
     Ok(elapsed)
 }
 
+fn version(_session: &mut Session) -> Result<String> {
+    Ok("/version".into())
+}
+
 fn one(session: &mut Session) -> Result<String> {
     let id = create(session, &["true"])?;
     Ok(format!("/containers/{id}/json"))
@@ -374,12 +419,41 @@ fn drain(mut open: Open) -> Result<u64> {
     }
 }
 
-fn daemon_rss(daemon: &TestDaemon) -> Result<f64> {
-    memory_mib(daemon.pid(), "status", "VmRSS:")
+/// Pulls the image of six layers and answers how long that took; removes it again.
+fn pull(client: &Client, registry: &Registry) -> Result<Duration> {
+    let mut session = client.patient(PULL_WITHIN).session()?;
+    let image = format!("{}/{}", registry.address(), images::SIX_LAYERS);
+    // What was written before is on disk before the clock runs, or one engine would pay for the other.
+    sh::read(&mut sh::command("sync"))?;
+    let begin = Instant::now();
+    let path = format!("/v1.51/images/create?fromImage={image}");
+    let answer = session.request("POST", &path, &[], Vec::new())?;
+    let elapsed = begin.elapsed();
+    ensure!(
+        answer.text().contains("Downloaded newer image"),
+        "{}",
+        answer.text()
+    );
+    let path = format!("/v1.51/images/{image}");
+    call(&mut session, "DELETE", &path, &Value::Null, 200)?;
+    Ok(elapsed)
 }
 
-fn shim_pss(daemon: &TestDaemon) -> Result<f64> {
-    let mut session = daemon.client().session()?;
+/// The most that the daemon ever holds while it pulls.
+fn peak(stage: &Stage) -> Result<f64> {
+    let pid = stage.daemon.pid();
+    // proc(5): 5 sets the peak back to what the process holds now.
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
+    pull(&stage.daemon.client(), stage.registry()?)?;
+    memory_mib(pid, "status", "VmHWM:")
+}
+
+fn daemon_rss(stage: &Stage) -> Result<f64> {
+    memory_mib(stage.daemon.pid(), "status", "VmRSS:")
+}
+
+fn shim_pss(stage: &Stage) -> Result<f64> {
+    let mut session = stage.daemon.client().session()?;
     let id = create(&mut session, &["sleep", "600"])?;
     start(&mut session, &id)?;
     let state = call(

@@ -1,7 +1,7 @@
 //! What each image is made of.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -204,8 +204,8 @@ pub(super) fn debian(cache: &Path) -> Result<std::path::PathBuf> {
     Ok(tree)
 }
 
-/// A directory as an uncompressed tar, the same bytes each time.
-fn tar(tree: &Path) -> Result<Vec<u8>> {
+/// A command that archives a directory, the same bytes each time; to standard output unless told otherwise.
+pub(super) fn tar_of(tree: &Path) -> Command {
     let mut command = sh::command("tar");
     command.arg("-C").arg(tree);
     command.args([
@@ -215,7 +215,12 @@ fn tar(tree: &Path) -> Result<Vec<u8>> {
         "--format=posix",
     ]);
     command.args(["--pax-option=delete=atime,delete=ctime", "-c", "."]);
-    let output = command
+    command
+}
+
+/// A directory as an uncompressed tar.
+fn tar(tree: &Path) -> Result<Vec<u8>> {
+    let output = tar_of(tree)
         .stderr(Stdio::inherit())
         .output()
         .context("run tar")?;
