@@ -20,17 +20,6 @@ use shim::protocol::{
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-const ALL: Streams = Streams {
-    stdin: true,
-    stdout: true,
-    stderr: true,
-};
-
-const OUTPUT: Streams = Streams {
-    stdin: false,
-    ..ALL
-};
-
 fn init() -> ProcessId {
     ProcessId::Init
 }
@@ -50,7 +39,7 @@ fn a_container_from_create_to_acknowledge() {
     };
     assert!(pid > 0);
     // Attached before the start: nothing can be lost.
-    let stream = fixture.attach(init(), OUTPUT);
+    let stream = fixture.attach(init(), Streams::OUTPUT);
     let (mut watching, state) = fixture.watch();
     assert_eq!((state.phase, state.pid), (Phase::Created, Some(pid)));
     let begin = Instant::now();
@@ -89,7 +78,7 @@ fn a_parked_shim_makes_its_container_in_the_renamed_cgroup() {
     assert_eq!(reply, Reply::Parked);
     assert!(runtime::cgroup::list(parked.parent()).contains(&parked.name().to_owned()));
     fixture.create(&["sh", "-c", "cat /proc/self/cgroup"], Options::default());
-    let stream = fixture.attach(init(), OUTPUT);
+    let stream = fixture.attach(init(), Streams::OUTPUT);
     fixture.start();
     let text = String::from_utf8(demultiplex(&rest(&stream)).0).unwrap();
     assert!(text.contains(fixture.cgroup.name()), "{text}");
@@ -147,7 +136,7 @@ fn a_terminal_is_one_raw_stream_with_a_size() {
     };
     let script = "stty size; stty -echo; echo ready; read go; stty size; echo err >&2; exit 3";
     fixture.create(&["sh", "-c", script], options);
-    let mut stream = fixture.attach(init(), ALL);
+    let mut stream = fixture.attach(init(), Streams::ALL);
     fixture.start();
     let mut text = String::new();
     while !text.contains("ready\r\n") {
@@ -207,7 +196,7 @@ fn execs_run_beside_each_other_with_their_own_ends() {
                 &format!("e{number}"),
                 &["sh", "-c", &format!("cat; exit {number}")],
             );
-            (request.stdin, request.attach) = (true, Some(ALL));
+            (request.stdin, request.attach) = (true, Some(Streams::ALL));
             fixture.exec_stream(request)
         })
         .collect();
@@ -350,7 +339,7 @@ fn the_daemon_dies_and_another_finds_the_container() {
         (state.phase, state.version),
         (Phase::Running, shim::protocol::VERSION)
     );
-    let mut stream = fixture.attach(init(), ALL);
+    let mut stream = fixture.attach(init(), Streams::ALL);
     stream.write_all(b"still here\n").unwrap();
     assert_eq!(demultiplex(&rest(&stream)).0, b"still here\n");
     assert_eq!(fixture.exit(), 9);
@@ -418,7 +407,7 @@ fn a_quiet_shim_is_small() {
     for number in 0..3 {
         let id = format!("e{number}");
         let mut request = exec(&id, &["sh", "-c", "head -c 1000000 /dev/zero"]);
-        request.attach = Some(OUTPUT);
+        request.attach = Some(Streams::OUTPUT);
         let stream = fixture.exec_stream(request);
         assert_eq!(demultiplex(&rest(&stream)).0.len(), 1_000_000);
         let process = ProcessId::Exec(id);
@@ -453,7 +442,7 @@ fn a_full_disk_neither_blocks_nor_kills() {
     let script =
         "i=0; while [ $i -lt 3000 ]; do echo \"this is line number $i\"; i=$((i+1)); done; exit 3";
     fixture.create(&["sh", "-c", script], Options::default());
-    let stream = fixture.attach(init(), OUTPUT);
+    let stream = fixture.attach(init(), Streams::OUTPUT);
     let (mut watching, _) = fixture.watch();
     fixture.start();
     let (stdout, _) = demultiplex(&rest(&stream));

@@ -1,8 +1,9 @@
 //! `cargo xtask tidy`: the house rules that rustfmt and clippy do not know (STYLE section 1, DESIGN section 2).
 //!
-//! [`layers`] checks who may depend on whom, [`text`] what stands in the sources. A rule that a place must
+//! [`layers`] checks who may depend on whom, [`text`] what stands in the sources, [`functions`] how long they are. A rule that a place must
 //! break is broken there with a line that says why, never by an exception here.
 
+mod functions;
 mod layers;
 mod text;
 
@@ -15,7 +16,7 @@ use crate::sh;
 /// Checks every rule and lists every breach.
 pub(crate) fn run() -> Result<()> {
     let root = sh::root();
-    let mut breaches = layers::check()?;
+    let mut breaches = layers::check(&root)?;
     for path in tracked(&root)? {
         let Ok(content) = std::fs::read_to_string(root.join(&path)) else {
             continue;

@@ -17,7 +17,6 @@ pub mod name;
 pub mod network;
 pub mod options;
 pub mod query;
-pub mod signal;
 pub mod stream;
 pub mod system;
 pub mod time;

@@ -3,7 +3,6 @@
 use crate::auth::AuthConfig;
 use crate::filters::Filters;
 use crate::image::Platform;
-use crate::signal::Signal;
 use crate::time::Time;
 
 /// For `POST /containers/create`: what is not in the body.
@@ -31,8 +30,8 @@ pub struct ListOptions {
 /// For stop and restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StopOptions {
-    /// `None` means the container's.
-    pub signal: Option<Signal>,
+    /// A signal's number, 1 … 64; `None` means the container's.
+    pub signal: Option<i32>,
     /// Seconds until SIGKILL; negative means for ever, `None` the container's.
     pub timeout_seconds: Option<i64>,
 }

@@ -49,6 +49,19 @@ pub struct ProgressDetail {
     pub units: String,
 }
 
+impl ProgressDetail {
+    /// So many bytes done of so many.
+    #[must_use]
+    pub fn of_bytes(current: u64, total: u64) -> Self {
+        let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        Self {
+            current: signed(current),
+            total: signed(total),
+            units: String::new(),
+        }
+    }
+}
+
 /// What went wrong in a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

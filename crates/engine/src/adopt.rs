@@ -11,9 +11,9 @@ use std::time::Duration;
 use shim::protocol::{
     self, EXIT_RECORD_NAME, ExitRecord, Notice, Phase as ShimPhase, ProcessId, Reply, Request,
 };
+use sys::clock::now_ns;
 use tokio::task::JoinSet;
 
-use crate::clock::now_ns;
 use crate::container::Container;
 use crate::create::rules_of;
 use crate::launch::Shim;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::options::{RemoveOptions, StopOptions, WindowSize};
-use api::signal::Signal;
 use shim::protocol;
+use sys::signal::Signal;
 
 use crate::container::Container;
 use crate::refusal::{self, Verb};
@@ -177,7 +177,7 @@ fn stop(options: &StopOptions) -> Stop {
         })
     });
     Stop {
-        signal: options.signal.map(Signal::number),
+        signal: options.signal,
         timeout,
     }
 }

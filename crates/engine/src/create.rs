@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use api::container::{CreateRequest, CreateResponse};
 use api::options::CreateOptions;
+use sys::clock::now_ns;
 
-use crate::clock::now_ns;
 use crate::definition::{self, Definition, Origin};
 use crate::open::Inner;
 use crate::rows::{self, Phase};

@@ -6,10 +6,10 @@ use api::image::{DeleteResponse, HistoryItem, ImageInspect, ImageSummary};
 use api::options::{ImageListOptions, ImageRemoveOptions, LoadOptions};
 use api::stream::{Message, ProgressDetail};
 use image::{LoadProgress, Reference, Removed};
+use sys::clock::now_ns;
 use tokio::sync::mpsc;
 
 use crate::images::{self, Lookups};
-use crate::views::now_ns;
 use crate::{ContainerId, Engine, Error};
 
 /// Messages that wait for a slow client before the work waits too.
@@ -182,20 +182,12 @@ fn message(progress: LoadProgress, quiet: bool) -> Option<Message> {
             id,
             current_bytes,
             total_bytes,
-        } => {
-            let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
-            let detail = ProgressDetail {
-                current: signed(current_bytes),
-                total: signed(total_bytes),
-                units: String::new(),
-            };
-            Some(Message {
-                status: "Loading layer".to_owned(),
-                progress_detail: Some(detail),
-                id,
-                ..Message::default()
-            })
-        }
+        } => Some(Message {
+            status: "Loading layer".to_owned(),
+            progress_detail: Some(ProgressDetail::of_bytes(current_bytes, total_bytes)),
+            id,
+            ..Message::default()
+        }),
         LoadProgress::Renamed { reference, from } => stream(format!(
             "The image {} already exists, renaming the old one with ID {from} to empty string\n",
             reference.familiar()

@@ -24,7 +24,6 @@ pub mod spec;
 
 mod adopt;
 mod attach;
-mod clock;
 mod container;
 mod containers;
 mod create;

@@ -201,12 +201,7 @@ fn message(step: Step) -> Message {
                     current_bytes,
                     total_bytes,
                 } => {
-                    let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
-                    let detail = ProgressDetail {
-                        current: signed(current_bytes),
-                        total: signed(total_bytes),
-                        units: String::new(),
-                    };
+                    let detail = ProgressDetail::of_bytes(current_bytes, total_bytes);
                     (detail, bar(current_bytes, total_bytes))
                 }
                 Phase::AlreadyExists

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sys::clock::now_ns;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::clock::now_ns;
 use crate::container::{Container, Message};
 use crate::definition::Definition;
 use crate::effects::Effects;

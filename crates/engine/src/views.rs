@@ -3,7 +3,6 @@
 //! Renderings are pure and stand in their own modules; here they get their data.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::container::TopResponse;
 use api::container::inspect::ContainerInspect;
@@ -11,6 +10,7 @@ use api::container::summary::ContainerSummary;
 use api::options::{EventsOptions, ListOptions, LogsOptions};
 use api::system::{SystemInfo, SystemVersion};
 use runtime::cgroup::{Cgroup, CgroupPath};
+use sys::clock::now_ns;
 
 use crate::info::{Counts, Daemon, Kernel};
 use crate::inspect::Paths;
@@ -28,13 +28,6 @@ pub struct LogStream {
     pub tty: bool,
     /// The log, block by block.
     pub logs: Logs,
-}
-
-pub(crate) fn now_ns() -> i64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn view(engine: &Engine, container: &Container) -> View {

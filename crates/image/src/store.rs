@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use db::Db;
 use db::rusqlite::{Connection, OptionalExtension, params};
+use sys::clock::now_ns;
 use sys::file;
 
 use crate::config::ImageConfig;
@@ -616,10 +617,6 @@ fn set_name(
         })),
         _ => Ok(None),
     }
-}
-
-fn now_ns() -> i64 {
-    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 /// Changes at each boot of the machine.

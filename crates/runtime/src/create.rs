@@ -123,7 +123,7 @@ pub(crate) fn create_with(request: Create<'_>, extra: Extra<'_>) -> Result<Init,
     };
     let mut plan = plan::create(spec, &options)?;
     let seccomp = launch::program(spec)?;
-    let (ours, theirs) = sys::channel::pair().map_err(host("make the channel"))?;
+    let (ours, theirs) = sys::socket::message_pair().map_err(host("make the channel"))?;
     let given = Given {
         io,
         rootfs: Some(rootfs),

@@ -95,7 +95,7 @@ pub(crate) fn exec_with(request: Exec<'_>, preserve: u32) -> Result<Executed, Er
         stub: None,
         during: DURING,
     };
-    let channels = sys::channel::pair().map_err(host("make the channel"))?;
+    let channels = sys::socket::message_pair().map_err(host("make the channel"))?;
     let launched = launch::launch(launch, channels)?;
     let terminal = launched.until_ready(&mut |_| Ok(()))?;
     if let Err(error) = launch::start(launched.channel.as_fd(), DURING) {

@@ -12,6 +12,7 @@ use sys::mount::{self, Depth};
 use sys::namespace::{self, Set};
 use sys::path::OpenFlags;
 use sys::process::{self, CloneRequest};
+use sys::signal::SIGKILL;
 
 use crate::apply::{self, Applied};
 use crate::message::{self, Failure, Report};
@@ -228,7 +229,8 @@ pub(crate) fn launch(
 }
 
 fn say_continue(channel: BorrowedFd<'_>) -> Result<(), Error> {
-    sys::channel::send(channel, &[message::CONTINUE], &[]).map_err(|_| Error::Died)
+    sys::socket::send_with_fds(channel, &[message::CONTINUE], &[]).map_err(|_| Error::Died)?;
+    Ok(())
 }
 
 /// The way into a cgroup: born in it on v2, by an own step before anything else on v1.
@@ -291,7 +293,7 @@ fn write_oom_score(pid: u32, score: i32) -> Result<(), Error> {
 fn write_proc(pid: u32, name: &str, text: &str) -> Result<(), Error> {
     let path = format!("/proc/{pid}/{name}");
     sys::path::open(Path::new(&path), OpenFlags::WRONLY)
-        .and_then(|file| sys::path::write_once(file.as_fd(), text.as_bytes()))
+        .and_then(|file| sys::file::write_once(file, text.as_bytes()))
         .map_err(host(format!("write {path}")))
 }
 
@@ -396,8 +398,6 @@ pub(crate) fn end(pidfd: BorrowedFd<'_>) {
     }
 }
 
-const SIGKILL: i32 = 9;
-
 impl Launched {
     /// Waits until the child is ready; gives the master of its terminal. The child is ended on an error.
     pub(crate) fn until_ready(
@@ -435,7 +435,7 @@ impl Launched {
 
 /// Lets a waiting child go on to its program, and returns when it runs.
 pub(crate) fn start(channel: BorrowedFd<'_>, during: &str) -> Result<(), Error> {
-    sys::channel::send(channel, &[message::START], &[]).map_err(|_| Error::Died)?;
+    sys::socket::send_with_fds(channel, &[message::START], &[]).map_err(|_| Error::Died)?;
     let mut announced = false;
     loop {
         match message::receive(channel).map_err(host("hear from the child"))? {

@@ -11,6 +11,7 @@
 //!                 └─ by the caller ───┘ direct clone3, or through a stub that is already in the cgroups
 //! ```
 
+pub mod capabilities;
 pub mod cgroup;
 pub mod seccomp;
 

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
-use sys::channel;
+use sys::socket;
 
 use crate::{Error, FailureClass};
 
@@ -93,22 +93,25 @@ pub(crate) enum Report {
 
 /// Sends a report; a caller that is gone is found out by the next read.
 pub(crate) fn send(channel: BorrowedFd<'_>, report: &Report) -> std::io::Result<()> {
+    let say = |bytes: &[u8], fds: &[BorrowedFd<'_>]| {
+        socket::send_with_fds(channel, bytes, fds).map(|_whole| ())
+    };
     match report {
         Report::Pid(pid) => {
             let mut bytes = vec![PID];
             bytes.extend_from_slice(&pid.to_ne_bytes());
-            channel::send(channel, &bytes, &[])
+            say(&bytes, &[])
         }
-        Report::Terminal(master) => channel::send(channel, &[TERMINAL], &[master.as_fd()]),
-        Report::Hooks => channel::send(channel, &[HOOKS], &[]),
-        Report::Ready => channel::send(channel, &[READY], &[]),
-        Report::Announced => channel::write_small(channel, ANNOUNCE),
+        Report::Terminal(master) => say(&[TERMINAL], &[master.as_fd()]),
+        Report::Hooks => say(&[HOOKS], &[]),
+        Report::Ready => say(&[READY], &[]),
+        Report::Announced => socket::write_byte(channel, ANNOUNCE),
         Report::Failed(failure) => {
             let mut bytes = vec![FAILED];
             let text = serde_json::to_vec(failure).unwrap_or_default();
             bytes.extend_from_slice(&text);
-            bytes.truncate(channel::MESSAGE_MAX_BYTES);
-            channel::send(channel, &bytes, &[])
+            bytes.truncate(socket::MESSAGE_MAX_BYTES);
+            say(&bytes, &[])
         }
         Report::Gone => Ok(()),
     }
@@ -116,7 +119,7 @@ pub(crate) fn send(channel: BorrowedFd<'_>, report: &Report) -> std::io::Result<
 
 /// Waits for a report.
 pub(crate) fn receive(channel: BorrowedFd<'_>) -> std::io::Result<Report> {
-    let (bytes, mut fds) = channel::receive(channel)?;
+    let (bytes, mut fds) = socket::receive_message(channel)?;
     let bad = || std::io::Error::from(std::io::ErrorKind::InvalidData);
     Ok(match bytes.split_first() {
         None => Report::Gone,

@@ -38,7 +38,8 @@ struct Order {
 /// # Errors
 /// [`Error::Host`] when it cannot be made, [`Error::Cgroup`] when it cannot be moved.
 pub fn spawn(cgroup: &cgroup::Cgroup) -> Result<Stub, Error> {
-    let (ours, theirs) = sys::channel::pair().map_err(host("make the channel of the stub"))?;
+    let (ours, theirs) =
+        sys::socket::message_pair().map_err(host("make the channel of the stub"))?;
     let way = Way::open(cgroup)?;
     let request = CloneRequest {
         cgroup: way.clone_into(),
@@ -85,12 +86,12 @@ impl Stub {
             .map_err(|error| host("write the plan for the stub")(error.into()))?;
         let file = process::memory_file("plan", &bytes).map_err(host("make a file in memory"))?;
         // One message takes 253 descriptors: the plan and the channel, then the first of the plan's own.
-        let mut rest = files.chunks(sys::channel::FDS_MAX - 2);
+        let mut rest = files.chunks(sys::socket::FDS_MAX - 2);
         let mut first = vec![file.as_fd(), theirs.as_fd()];
         first.extend(rest.next().unwrap_or_default().iter().map(AsFd::as_fd));
         let count = u32::try_from(files.len()).map_err(|_| Error::Died)?;
         let send = |message: &[u8], fds: &[BorrowedFd<'_>]| {
-            sys::channel::send(self.socket.as_fd(), message, fds).map_err(|_| Error::Died)
+            sys::socket::send_with_fds(self.socket.as_fd(), message, fds).map_err(|_| Error::Died)
         };
         send(&count.to_ne_bytes(), &first)?;
         for chunk in rest {
@@ -119,10 +120,10 @@ fn live(socket: OwnedFd) -> Option<i32> {
     .ok()
     .inspect(|_| std::mem::forget(socket))?;
     process::close_range(4, u32::MAX, CloseHow::Now).ok()?;
-    let (bytes, mut fds) = sys::channel::receive(socket.as_fd()).ok()?;
+    let (bytes, mut fds) = sys::socket::receive_message(socket.as_fd()).ok()?;
     let count = usize::try_from(u32::from_ne_bytes(bytes.try_into().ok()?)).ok()?;
     while fds.len() < count + 2 {
-        let (_, more) = sys::channel::receive(socket.as_fd()).ok()?;
+        let (_, more) = sys::socket::receive_message(socket.as_fd()).ok()?;
         if more.is_empty() {
             return None;
         }

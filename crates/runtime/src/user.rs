@@ -297,7 +297,7 @@ mod tests {
         let fd = sys::path::open_directory(root.path()).unwrap();
         assert_eq!(resolve(fd.as_fd(), &Wanted::default()).unwrap().uid, 0);
         let at = sys::path::open_directory(&etc).unwrap();
-        sys::path::make_node(at.as_fd(), "passwd".as_ref(), 0o010_644, (0, 0)).unwrap();
+        sys::file::make_node_at(at.as_fd(), b"passwd", sys::file::Kind::Fifo, 0o644).unwrap();
         assert!(matches!(
             resolve(fd.as_fd(), &Wanted::default()),
             Err(Error::File { .. })

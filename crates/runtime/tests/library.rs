@@ -8,7 +8,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use runtime::cgroup::{Cgroup, CgroupPath};
 use runtime::{
@@ -265,13 +265,7 @@ fn every_overlay_method_gives_the_same_root() {
             fs::write(layers.join(name).join(file), file).unwrap();
             fs::write(layers.join(name).join("both"), name).unwrap();
         }
-        for name in ["upper", "work"] {
-            fs::create_dir(directory.path().join(name)).unwrap();
-        }
-        let (upper, work) = (
-            directory.path().join("upper"),
-            directory.path().join("work"),
-        );
+        let [upper, work] = upper_and_work(directory.path());
         let request = Request {
             layers: &layers,
             lower: &["10".to_owned(), "2".to_owned()],
@@ -290,6 +284,15 @@ fn every_overlay_method_gives_the_same_root() {
     }
 }
 
+/// The two directories that a writable overlay wants.
+fn upper_and_work(directory: &Path) -> [PathBuf; 2] {
+    ["upper", "work"].map(|name| {
+        let path = directory.join(name);
+        fs::create_dir(&path).unwrap();
+        path
+    })
+}
+
 #[test]
 fn a_hundred_and_twenty_eight_layers_work_by_the_oldest_method() {
     if !ready() {
@@ -302,13 +305,7 @@ fn a_hundred_and_twenty_eight_layers_work_by_the_oldest_method() {
         fs::create_dir_all(layers.join(name)).unwrap();
         fs::write(layers.join(name).join(name), "").unwrap();
     }
-    for name in ["upper", "work"] {
-        fs::create_dir(directory.path().join(name)).unwrap();
-    }
-    let (upper, work) = (
-        directory.path().join("upper"),
-        directory.path().join("work"),
-    );
+    let [upper, work] = upper_and_work(directory.path());
     let request = Request {
         layers: &layers,
         lower: &lower,

@@ -6,11 +6,11 @@ use api::filters::FilterError;
 use api::go::{self, DecodeError};
 use api::name::NameError;
 use api::query::QueryError;
-use api::signal::SignalError;
 use api::version::VersionError;
 use engine::Class;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Response, StatusCode};
+use sys::signal::SignalError;
 
 use crate::body::Body;
 use crate::respond::Headers;

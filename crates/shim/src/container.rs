@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use runtime::cgroup::{self, Cgroup, CgroupPath, MemoryWatch};
 use runtime::{Init, Io, Prepared, StartGate, WindowSize, oci, stub};
+use sys::clock::now_ns;
+use sys::signal::SIGKILL;
 
 use crate::process::{Ends, StdinEnd};
 use crate::protocol::{self, Exec, FailureKind, Phase, Reply, Size};
@@ -150,22 +152,27 @@ pub(crate) struct Parts {
 }
 
 impl Container {
-    /// A container without a runtime behind it.
-    #[cfg(test)]
-    pub(crate) fn for_tests(id: &str, run_dir: &std::path::Path) -> Self {
+    /// A container that was not started.
+    fn new(id: String, run_dir: PathBuf, spec: Vec<u8>, init: Option<Init>) -> Self {
         Self {
-            id: id.to_owned(),
-            run_dir: run_dir.to_owned(),
+            id,
+            run_dir,
             phase: Phase::Created,
             started_at_ns: None,
             oom_killed: false,
             oom_kills_seen: 0,
             shortage_told: false,
             memory_watch: None,
-            spec: Vec::new(),
-            init: None,
+            spec,
+            init,
             leftover: None,
         }
+    }
+
+    /// A container without a runtime behind it.
+    #[cfg(test)]
+    pub(crate) fn for_tests(id: &str, run_dir: &std::path::Path) -> Self {
+        Self::new(id.to_owned(), run_dir.to_owned(), Vec::new(), None)
     }
 
     /// Makes the init, which waits for its start. Blocks.
@@ -211,19 +218,7 @@ impl Container {
             }
         };
         let process = init_process(&mut init, ends, &request);
-        let container = Self {
-            id: request.id,
-            run_dir: request.run_dir,
-            phase: Phase::Created,
-            started_at_ns: None,
-            oom_killed: false,
-            oom_kills_seen: 0,
-            shortage_told: false,
-            memory_watch: None,
-            spec,
-            init: Some(init),
-            leftover: None,
-        };
+        let container = Self::new(request.id, request.run_dir, spec, Some(init));
         match process {
             Ok(process) => Ok((container, process)),
             Err(failure) => {
@@ -414,17 +409,6 @@ impl Container {
         }
         self.remove_cgroup()
     }
-}
-
-/// The signal that nothing survives.
-pub(crate) const SIGKILL: i32 = 9;
-
-/// The moment, in nanoseconds since the epoch.
-pub(crate) fn now_ns() -> i64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// The failure of a request to a process that is not there.

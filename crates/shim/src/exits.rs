@@ -3,7 +3,8 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use crate::container::now_ns;
+use sys::clock::now_ns;
+
 use crate::process::DRAIN_BYTES;
 use crate::protocol::{Exit, ExitRecord, Notice, ProcessId};
 use crate::record;

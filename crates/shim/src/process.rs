@@ -84,8 +84,13 @@ pub(crate) enum ReadOutcome {
 
 /// Reads once. A terminal whose last user has gone answers `EIO`: that is its end.
 pub(crate) fn read_some(mut file: impl Read, buffer: &mut [u8]) -> ReadOutcome {
+    read_by(|| file.read(buffer))
+}
+
+/// As [`read_some`], by a call that reads once.
+pub(crate) fn read_by(mut read: impl FnMut() -> io::Result<usize>) -> ReadOutcome {
     loop {
-        match file.read(buffer) {
+        match read() {
             Ok(0) => return ReadOutcome::End,
             Ok(count) => return ReadOutcome::Bytes(count),
             Err(error) => match error.kind() {

@@ -88,6 +88,21 @@ pub struct Streams {
     pub stderr: bool,
 }
 
+impl Streams {
+    /// All three.
+    pub const ALL: Self = Self {
+        stdin: true,
+        stdout: true,
+        stderr: true,
+    };
+
+    /// What the process writes, and nothing for it to read.
+    pub const OUTPUT: Self = Self {
+        stdin: false,
+        ..Self::ALL
+    };
+}
+
 /// What [`Request::Create`] makes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Create {

@@ -14,7 +14,7 @@ use crate::codec;
 use crate::connection::{Connection, Ending, Role};
 use crate::container::{Container, Failure, Parked, Parts, not_running, open_dir};
 use crate::log;
-use crate::process::ReadOutcome;
+use crate::process::{ReadOutcome, read_by};
 use crate::protocol::{
     self, Create, Exec, ExecState, FORWARDS_MAX, FailureKind, Phase, ProcessId, Reply, Request,
     SOCKET_NAME, Size, State, Streams,
@@ -492,15 +492,5 @@ struct Source {
 
 /// Reads once, descriptors included.
 fn receive(stream: &UnixStream, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> ReadOutcome {
-    loop {
-        match sys::socket::receive_with_fds(stream.as_fd(), buffer, fds) {
-            Ok(0) => return ReadOutcome::End,
-            Ok(count) => return ReadOutcome::Bytes(count),
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => return ReadOutcome::Nothing,
-                io::ErrorKind::Interrupted => {}
-                _ => return ReadOutcome::End,
-            },
-        }
-    }
+    read_by(|| sys::socket::receive_with_fds(stream.as_fd(), buffer, fds))
 }

@@ -189,20 +189,25 @@ impl Supervisor {
                 .is_some_and(crate::process::Input::is_full)
     }
 
-    /// Takes what an attached client sent.
-    pub(crate) fn take_stdin(&mut self, key: u64) {
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return;
-        };
+    /// Which streams of which process a client is attached to, while it still sends.
+    fn sender(&self, key: u64) -> Option<(ProcessId, Streams)> {
         let Role::Attached {
             process,
             streams,
             open: true,
-        } = &connection.role
+        } = &self.connections.get(&key)?.role
         else {
+            return None;
+        };
+        Some((process.clone(), *streams))
+    }
+
+    /// Takes what an attached client sent.
+    pub(crate) fn take_stdin(&mut self, key: u64) {
+        let Some((id, streams)) = self.sender(key) else {
             return;
         };
-        let (id, streams) = (process.clone(), *streams);
+        let connection = &self.connections[&key];
         self.scratch.resize(FRAME_BYTES, 0);
         match read_some(&connection.stream, &mut self.scratch[..READ_BYTES]) {
             ReadOutcome::Nothing => {}
@@ -304,18 +309,9 @@ impl Supervisor {
     /// takes it; then it is forgotten.
     pub(crate) fn drain_hung_up(&mut self, key: u64) {
         loop {
-            let Some(connection) = self.connections.get_mut(&key) else {
-                return;
-            };
-            let Role::Attached {
-                process,
-                streams,
-                open: true,
-            } = &connection.role
-            else {
+            let Some((process, streams)) = self.sender(key) else {
                 return self.drop_connection(key);
             };
-            let (process, streams) = (process.clone(), *streams);
             if self.is_stdin_full(&process, streams) {
                 // Out of epoll, which would report the hang-up for ever; `feed` comes back here.
                 return self.take_out(key);

@@ -14,17 +14,6 @@ use crate::protocol::{
 };
 use crate::supervisor::{Lifetime, NewProcess, Supervisor, Watched};
 
-const ALL: Streams = Streams {
-    stdin: true,
-    stdout: true,
-    stderr: true,
-};
-
-const OUTPUT: Streams = Streams {
-    stdin: false,
-    ..ALL
-};
-
 /// A shim in a thread, whose init is an ordinary child.
 struct Fixture {
     dir: tempfile::TempDir,
@@ -234,7 +223,7 @@ fn output_goes_to_log_and_client_and_the_exit_comes_last() {
         ..PLAIN
     };
     let fixture = Fixture::new(script, setup);
-    let mut stream = fixture.attach(ProcessId::Init, ALL);
+    let mut stream = fixture.attach(ProcessId::Init, Streams::ALL);
     stream.write_all(b"go\n").unwrap();
     let (stdout, stderr) = demultiplex(&rest(&stream));
     assert_eq!((&stdout[..], &stderr[..]), (&b"out\n"[..], &b"err"[..]));
@@ -286,7 +275,7 @@ fn execs_have_their_own_streams_exits_and_records() {
     };
     let fixture = Fixture::with_execs("exec sleep 100", &scripts, setup);
     for (number, code) in [(0, 3), (1, 4)] {
-        let mut stream = fixture.attach(exec(number), ALL);
+        let mut stream = fixture.attach(exec(number), Streams::ALL);
         stream.write_all(b"hello").unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let (stdout, stderr) = demultiplex(&rest(&stream));
@@ -337,13 +326,13 @@ fn sixty_four_clients_get_the_same_bytes() {
     };
     let fixture = Fixture::new(script, setup);
     let streams: Vec<_> = (0..64)
-        .map(|_| fixture.attach(ProcessId::Init, OUTPUT))
+        .map(|_| fixture.attach(ProcessId::Init, Streams::OUTPUT))
         .collect();
     let readers: Vec<_> = streams
         .into_iter()
         .map(|stream| std::thread::spawn(move || demultiplex(&rest(&stream)).0))
         .collect();
-    let mut first = fixture.attach(ProcessId::Init, ALL);
+    let mut first = fixture.attach(ProcessId::Init, Streams::ALL);
     first.write_all(b"go\n").unwrap();
     let expected = demultiplex(&rest(&first)).0;
     assert_eq!(expected.iter().filter(|&&byte| byte == b'\n').count(), 2000);
@@ -364,8 +353,8 @@ fn a_client_that_reads_nothing_is_dropped_and_the_others_lose_nothing() {
         stdin_once: false,
     };
     let fixture = Fixture::new(script, setup);
-    let silent = fixture.attach(ProcessId::Init, OUTPUT);
-    let mut stream = fixture.attach(ProcessId::Init, ALL);
+    let silent = fixture.attach(ProcessId::Init, Streams::OUTPUT);
+    let mut stream = fixture.attach(ProcessId::Init, Streams::ALL);
     let begin = Instant::now();
     stream.write_all(b"go\n").unwrap();
     let (stdout, _) = demultiplex(&rest(&stream));
@@ -391,7 +380,7 @@ fn a_slow_client_slows_the_process_and_gets_everything() {
         ..PLAIN
     };
     let fixture = Fixture::new(script, setup);
-    let mut stream = fixture.attach(ProcessId::Init, ALL);
+    let mut stream = fixture.attach(ProcessId::Init, Streams::ALL);
     stream.write_all(b"go\n").unwrap();
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; 100_000]);
     loop {
@@ -416,7 +405,7 @@ fn half_close_ends_stdin_with_stdin_once_and_output_goes_on() {
         log: true,
     };
     let fixture = Fixture::new(script, setup);
-    let mut stream = fixture.attach(ProcessId::Init, ALL);
+    let mut stream = fixture.attach(ProcessId::Init, Streams::ALL);
     stream.write_all(b"text\n").unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(demultiplex(&rest(&stream)).0, b"text\nend\n");
@@ -433,13 +422,13 @@ fn half_close_without_stdin_once_ends_only_the_session() {
         log: true,
     };
     let fixture = Fixture::new("cat; exit 5", setup);
-    let mut first = fixture.attach(ProcessId::Init, ALL);
+    let mut first = fixture.attach(ProcessId::Init, Streams::ALL);
     first.write_all(b"one\n").unwrap();
     let mut header = [0; 12];
     first.read_exact(&mut header).unwrap();
     first.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(rest(&first).is_empty());
-    let mut second = fixture.attach(ProcessId::Init, ALL);
+    let mut second = fixture.attach(ProcessId::Init, Streams::ALL);
     second.write_all(b"two\n").unwrap();
     second.read_exact(&mut header).unwrap();
     assert_eq!(&header[8..], b"two\n");
@@ -458,7 +447,7 @@ fn bytes_of_a_client_that_has_gone_still_reach_a_slow_reader() {
         log: true,
     };
     let fixture = Fixture::new(script, setup);
-    let mut stream = fixture.attach(ProcessId::Init, ALL);
+    let mut stream = fixture.attach(ProcessId::Init, Streams::ALL);
     stream.write_all(&vec![b'x'; 300_000]).unwrap();
     drop(stream);
     assert_eq!(fixture.exit(), 0);
@@ -471,7 +460,7 @@ fn a_background_child_delays_the_announcement_only_so_long() {
     let setup = Setup { log: true, ..PLAIN };
     let fixture = Fixture::new("echo now; sleep 6 & exit 2", setup);
     let begin = Instant::now();
-    let stream = fixture.attach(ProcessId::Init, OUTPUT);
+    let stream = fixture.attach(ProcessId::Init, Streams::OUTPUT);
     assert_eq!(fixture.exit(), 2);
     let limit = crate::process::DRAIN_LIMIT;
     let taken = begin.elapsed();
@@ -591,7 +580,7 @@ fn the_last_reader_gets_its_bytes_after_the_acknowledgement() {
         ..PLAIN
     };
     let fixture = Fixture::new("read go; head -c 900000 /dev/zero", setup);
-    let mut stream = fixture.attach(ProcessId::Init, ALL);
+    let mut stream = fixture.attach(ProcessId::Init, Streams::ALL);
     stream.write_all(b"go\n").unwrap();
     assert_eq!(fixture.exit(), 0);
     let process = ProcessId::Init;
@@ -656,7 +645,7 @@ fn throughput_is_printed() {
                 log,
             };
             let fixture = Fixture::new(&script, setup);
-            let reader = attached.then(|| fixture.attach(ProcessId::Init, OUTPUT));
+            let reader = attached.then(|| fixture.attach(ProcessId::Init, Streams::OUTPUT));
             let mut feeder = fixture.attach(
                 ProcessId::Init,
                 Streams {

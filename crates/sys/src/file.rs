@@ -1,7 +1,17 @@
 //! Files by directory handle: THE one atomic file write, tree removal, attributes, special files, syncing.
 //!
-//! No call here follows a symbolic link in the last component, and [`open_beneath`] follows none at all, so
-//! a name that comes from outside cannot lead out of the directory that was opened. Paths are bytes.
+//! No call here follows a symbolic link in the last component, so a name that comes from outside cannot lead
+//! out of the directory that was opened; a path of several names is looked up by [`crate::path`]. Names are bytes.
+
+mod attributes;
+mod tree;
+
+pub use attributes::{
+    Filesystem, Kind, Stat, Time, chmod, chmod_at, chown, chown_at, chown_user, filesystem,
+    may_execute, set_time, set_time_at, set_xattr, set_xattr_at, stat, stat_at, umask, xattr,
+    xattr_names,
+};
+pub use tree::{names_in, remove_tree};
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -11,17 +21,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{
-    self, AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
-    XattrFlags,
-};
-
-/// The most bytes of one extended attribute (`XATTR_SIZE_MAX` of Linux).
-const XATTR_BYTES_MAX: usize = 64 * 1024;
-
-/// How deep [`remove_tree`] holds directories open; deeper ones are moved up first, so that any depth needs
-/// few file descriptors.
-const REMOVE_DEPTH_MAX: usize = 32;
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 
 /// What a write survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,67 +30,6 @@ pub enum Durability {
     None,
     /// A power cut as well: file and directory are synced.
     Synced,
-}
-
-/// Seconds and nanoseconds since 1970.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Time {
-    /// Seconds, negative before 1970.
-    pub seconds: i64,
-    /// 0 to 999,999,999.
-    pub nanoseconds: u32,
-}
-
-/// What kind of file stands at a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A regular file.
-    Regular,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Symlink,
-    /// A named pipe.
-    Fifo,
-    /// A character device.
-    Character {
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// A block device.
-    Block {
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// A unix socket.
-    Socket,
-}
-
-/// The attributes of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// Its kind.
-    pub kind: Kind,
-    /// Permission bits, setuid, setgid and sticky.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Length in bytes.
-    pub size_bytes: u64,
-    /// Number of names.
-    pub links: u64,
-    /// Inode number.
-    pub inode: u64,
-    /// Device of the file system.
-    pub device: u64,
-    /// Time of the last change of content.
-    pub modified: Time,
 }
 
 /// Opens a directory for reading.
@@ -109,39 +48,6 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 pub fn open_directory_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(fs::openat(directory, name, flags, Mode::empty())?)
-}
-
-/// Opens the directory at `path` below `root`, following no symbolic link at all.
-///
-/// # Errors
-/// The errno of openat2(2): `ELOOP` for a symbolic link on the way, `EXDEV` for a way out.
-pub fn open_beneath(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    open_resolved(root, path, resolve)
-}
-
-/// Opens the directory at `path` with `root` taken as `/` for symbolic links and `..` on the way.
-///
-/// # Errors
-/// The errno of openat2(2).
-pub fn open_in_root(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
-    open_resolved(
-        root,
-        path,
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-    )
-}
-
-fn open_resolved(root: BorrowedFd<'_>, path: &[u8], resolve: ResolveFlags) -> io::Result<OwnedFd> {
-    let path = if path.is_empty() { b"." } else { path };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    loop {
-        match fs::openat2(root, path, flags, Mode::empty(), resolve) {
-            // A rename somewhere raced with the check of the kernel: it asks to try again.
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            other => return Ok(other?),
-        }
-    }
 }
 
 /// Opens the regular file `name` in `directory` for reading.
@@ -251,278 +157,6 @@ pub fn unlink_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     Ok(fs::unlinkat(directory, name, AtFlags::empty())?)
 }
 
-/// The attributes of `name` itself, or of `directory` for an empty name.
-///
-/// # Errors
-/// The errno of fstatat(2).
-pub fn stat_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Stat> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
-    Ok(stat_of(&fs::statat(directory, name, flags)?))
-}
-
-fn stat_of(stat: &fs::Stat) -> Stat {
-    let major = fs::major(stat.st_rdev);
-    let minor = fs::minor(stat.st_rdev);
-    let kind = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => Kind::Directory,
-        FileType::Symlink => Kind::Symlink,
-        FileType::Fifo => Kind::Fifo,
-        FileType::CharacterDevice => Kind::Character { major, minor },
-        FileType::BlockDevice => Kind::Block { major, minor },
-        FileType::Socket => Kind::Socket,
-        FileType::RegularFile | FileType::Unknown => Kind::Regular,
-    };
-    Stat {
-        kind,
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
-        links: stat.st_nlink,
-        inode: stat.st_ino,
-        device: stat.st_dev,
-        modified: Time {
-            seconds: stat.st_mtime,
-            nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-        },
-    }
-}
-
-/// Changes the owner of an open file. The numbers are valid ids, never the kernel's "leave it" value.
-///
-/// # Errors
-/// The errno of fchown(2); `EINVAL` for 4294967295.
-pub fn chown(file: impl AsFd, uid: u32, gid: u32) -> io::Result<()> {
-    let (uid, gid) = owner(uid, gid)?;
-    Ok(fs::fchown(file, Some(uid), Some(gid))?)
-}
-
-/// Changes the owner of `name` itself.
-///
-/// # Errors
-/// As [`chown`].
-pub fn chown_at(directory: BorrowedFd<'_>, name: &[u8], uid: u32, gid: u32) -> io::Result<()> {
-    let (uid, gid) = owner(uid, gid)?;
-    Ok(fs::chownat(
-        directory,
-        name,
-        Some(uid),
-        Some(gid),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )?)
-}
-
-fn owner(uid: u32, gid: u32) -> io::Result<(Uid, Gid)> {
-    if uid == u32::MAX || gid == u32::MAX {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
-}
-
-/// Changes the permission bits of an open file.
-///
-/// # Errors
-/// The errno of fchmod(2).
-pub fn chmod(file: impl AsFd, mode: u32) -> io::Result<()> {
-    Ok(fs::fchmod(file, Mode::from_raw_mode(mode))?)
-}
-
-/// Changes the permission bits of `name`, which must not be a symbolic link: fchmodat(2) would follow it,
-/// so the caller has just created a file of another kind there.
-///
-/// # Errors
-/// The errno of fchmodat(2).
-pub fn chmod_at(directory: BorrowedFd<'_>, name: &[u8], mode: u32) -> io::Result<()> {
-    Ok(fs::chmodat(
-        directory,
-        name,
-        Mode::from_raw_mode(mode),
-        AtFlags::empty(),
-    )?)
-}
-
-/// Sets the time of last change (and access) of an open file.
-///
-/// # Errors
-/// The errno of futimens(2).
-pub fn set_time(file: impl AsFd, time: Time) -> io::Result<()> {
-    Ok(fs::futimens(file, &timestamps(time))?)
-}
-
-/// Sets the time of last change (and access) of `name` itself.
-///
-/// # Errors
-/// The errno of utimensat(2).
-pub fn set_time_at(directory: BorrowedFd<'_>, name: &[u8], time: Time) -> io::Result<()> {
-    Ok(fs::utimensat(
-        directory,
-        name,
-        &timestamps(time),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )?)
-}
-
-fn timestamps(time: Time) -> Timestamps {
-    let time = Timespec {
-        tv_sec: time.seconds,
-        tv_nsec: i64::from(time.nanoseconds),
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
-}
-
-/// Sets an extended attribute of an open file.
-///
-/// # Errors
-/// The errno of fsetxattr(2).
-pub fn set_xattr(file: impl AsFd, name: &[u8], value: &[u8]) -> io::Result<()> {
-    Ok(fs::fsetxattr(file, name, value, XattrFlags::empty())?)
-}
-
-/// Sets an extended attribute of `name` itself, whatever its kind, without opening it.
-///
-/// # Errors
-/// The errno of lsetxattr(2) through `/proc/self/fd`.
-pub fn set_xattr_at(
-    directory: BorrowedFd<'_>,
-    name: &[u8],
-    attribute: &[u8],
-    value: &[u8],
-) -> io::Result<()> {
-    let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name);
-    Ok(fs::lsetxattr(path, attribute, value, XattrFlags::empty())?)
-}
-
-/// An extended attribute of an open file; `None` when it has none of that name or the file system knows none.
-///
-/// # Errors
-/// The errno of fgetxattr(2).
-pub fn xattr(file: impl AsFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    let mut value = vec![0_u8; 256];
-    loop {
-        match fs::fgetxattr(&file, name, value.as_mut_slice()) {
-            Ok(length) => {
-                value.truncate(length);
-                return Ok(Some(value));
-            }
-            Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => return Ok(None),
-            Err(rustix::io::Errno::RANGE) if value.len() < XATTR_BYTES_MAX => {
-                value = vec![0; XATTR_BYTES_MAX];
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// The names of an open file's extended attributes.
-///
-/// # Errors
-/// The errno of flistxattr(2).
-pub fn xattr_names(file: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
-    let mut list = vec![0_u8; XATTR_BYTES_MAX];
-    let length = match fs::flistxattr(&file, list.as_mut_slice()) {
-        Ok(length) => length,
-        Err(rustix::io::Errno::OPNOTSUPP) => 0,
-        Err(error) => return Err(error.into()),
-    };
-    let names = list[..length].split(|byte| *byte == 0);
-    Ok(names
-        .filter(|name| !name.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect())
-}
-
-/// The names in a directory, without `.` and `..`.
-///
-/// # Errors
-/// The errno of getdents(2).
-pub fn names_in(directory: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.to_vec());
-        }
-    }
-    Ok(names)
-}
-
-/// Removes `name` in `directory` with everything below it, by handles, following no symbolic link. Needs a
-/// bounded number of file descriptors at any depth. A missing name is fine.
-///
-/// # Errors
-/// The first errno met; what could be removed is removed.
-pub fn remove_tree(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
-    match unlink_at(directory, name) {
-        Err(error) if error.raw_os_error() == Some(libc::EISDIR) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => return other,
-    }
-    let root = open_directory_at(directory, name)?;
-    let mut failed = None;
-    // Each round empties the tree to a depth and moves what is deeper up to its root.
-    loop {
-        let mut moved = 0_u64;
-        empty(root.as_fd(), root.as_fd(), 0, &mut moved, &mut failed);
-        if moved == 0 || failed.is_some() {
-            break;
-        }
-    }
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?),
-    }
-}
-
-fn empty(
-    root: BorrowedFd<'_>,
-    directory: BorrowedFd<'_>,
-    depth: usize,
-    moved: &mut u64,
-    failed: &mut Option<io::Error>,
-) {
-    let names = match names_in(directory) {
-        Ok(names) => names,
-        Err(error) => {
-            failed.get_or_insert(error);
-            return;
-        }
-    };
-    for name in names {
-        if let Err(error) = empty_one(root, directory, &name, depth, moved, failed) {
-            failed.get_or_insert(error);
-        }
-    }
-}
-
-fn empty_one(
-    root: BorrowedFd<'_>,
-    directory: BorrowedFd<'_>,
-    name: &[u8],
-    depth: usize,
-    moved: &mut u64,
-    failed: &mut Option<io::Error>,
-) -> io::Result<()> {
-    match unlink_at(directory, name) {
-        Err(error) if error.raw_os_error() == Some(libc::EISDIR) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => return other,
-    }
-    if depth >= REMOVE_DEPTH_MAX {
-        *moved += 1;
-        let aside = format!(".cooper-remove-{}-{moved}", unique());
-        return rename_at(directory, name, root, aside.as_bytes());
-    }
-    let inner = open_directory_at(directory, name)?;
-    empty(root, inner.as_fd(), depth + 1, moved, failed);
-    drop(inner);
-    Ok(fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?)
-}
-
 /// THE one atomic file write: whoever opens `name` finds the old bytes or the new ones, never a part.
 /// The file gets exactly `mode`.
 ///
@@ -575,6 +209,19 @@ fn unique() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Writes all of `bytes` in one `write(2)`, as procfs and cgroupfs want it.
+///
+/// # Errors
+/// The errno of `write(2)`.
+pub fn write_once(file: impl AsFd, bytes: &[u8]) -> io::Result<()> {
+    let written = rustix::io::retry_on_intr(|| rustix::io::write(&file, bytes))?;
+    if written == bytes.len() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
+    }
+}
+
 /// Reads a file of at most `limit_bytes`.
 ///
 /// # Errors
@@ -584,12 +231,16 @@ pub fn read_bounded(
     name: &[u8],
     limit_bytes: u64,
 ) -> io::Result<Vec<u8>> {
+    read_limited(open_file_at(directory, name)?, limit_bytes)
+}
+
+/// Reads what is left of an open file, `EFBIG` beyond the limit.
+pub(crate) fn read_limited(file: File, limit_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open_file_at(directory, name)?
-        .take(limit_bytes + 1)
+    file.take(limit_bytes.saturating_add(1))
         .read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit_bytes {
-        return Err(io::ErrorKind::FileTooLarge.into());
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
     Ok(bytes)
 }
@@ -626,17 +277,6 @@ pub fn begin_write_back(file: impl AsFd, offset: u64, length: u64) -> io::Result
     } else {
         Err(io::Error::last_os_error())
     }
-}
-
-/// The umask of this process, from `/proc`: reading it with umask(2) would change it for a moment.
-///
-/// # Errors
-/// The errno of reading `/proc/self/status`, or `InvalidData`.
-pub fn umask() -> io::Result<u32> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok())
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Whether a call refused to follow a symbolic link (`ELOOP`).

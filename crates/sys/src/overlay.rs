@@ -222,7 +222,7 @@ fn legacy(request: &Request<'_>) -> io::Result<OwnedFd> {
         .upper
         .map_or(request.layers, |(upper, _)| upper)
         .to_owned();
-    let (ours, theirs) = crate::channel::pair()?;
+    let (ours, theirs) = crate::socket::message_pair()?;
     let child = crate::process::clone(crate::process::CloneRequest::default(), || {
         let made = beside_layers(request.layers, || {
             crate::namespace::unshare(crate::namespace::Set::MOUNT)?;
@@ -235,16 +235,18 @@ fn legacy(request: &Request<'_>) -> io::Result<OwnedFd> {
             mount::clone_tree(rustix::fs::CWD, &target, Depth::One)
         });
         let sent = match made {
-            Ok(fd) => crate::channel::send(theirs.as_fd(), &0i32.to_ne_bytes(), &[fd.as_fd()]),
+            Ok(fd) => {
+                crate::socket::send_with_fds(theirs.as_fd(), &0i32.to_ne_bytes(), &[fd.as_fd()])
+            }
             Err(error) => {
                 let errno = crate::error::errno(&error).unwrap_or(libc::EIO);
-                crate::channel::send(theirs.as_fd(), &errno.to_ne_bytes(), &[])
+                crate::socket::send_with_fds(theirs.as_fd(), &errno.to_ne_bytes(), &[])
             }
         };
         i32::from(sent.is_err())
     })?;
     drop(theirs);
-    let answer = crate::channel::receive(ours.as_fd());
+    let answer = crate::socket::receive_message(ours.as_fd());
     crate::process::wait(child.pidfd.as_fd())?;
     let (bytes, mut fds) = answer?;
     let errno = bytes

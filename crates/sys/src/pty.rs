@@ -1,12 +1,13 @@
 //! Pseudo terminals made in a container's own devpts.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::OFlags;
 use rustix::pty;
 use rustix::termios;
 
+use crate::file::{self, Filesystem, Kind};
 use crate::path;
 
 /// The size of a terminal, in characters.
@@ -18,8 +19,8 @@ pub struct WindowSize {
     pub width: u16,
 }
 
-/// The device number of every `ptmx`.
-const PTMX: (u32, u32) = (5, 2);
+/// Every `ptmx`.
+const PTMX: Kind = Kind::Character { major: 5, minor: 2 };
 
 /// Opens a new terminal from the `ptmx` below `root`; says `(master, slave)`.
 ///
@@ -30,15 +31,15 @@ const PTMX: (u32, u32) = (5, 2);
 /// The errno of the calls; `ENODEV` when what is there is no ptmx of a devpts.
 pub fn open_in_root(root: BorrowedFd<'_>) -> io::Result<(OwnedFd, OwnedFd)> {
     let look = path::open_in_root(root, "dev/pts/ptmx".as_ref(), OFlags::PATH)?;
-    let genuine = path::object(look.as_fd())?.is_character_device(PTMX)
-        && path::filesystem(look.as_fd())?.0 == path::Filesystem::Devpts;
+    let genuine =
+        file::stat(&look)?.kind == PTMX && file::filesystem(&look)?.0 == Filesystem::Devpts;
     if !genuine {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let master = path::open_in_root(root, "dev/pts/ptmx".as_ref(), flags)?;
-    let genuine = path::object(master.as_fd())?.is_character_device(PTMX)
-        && path::filesystem(master.as_fd())?.0 == path::Filesystem::Devpts;
+    let genuine =
+        file::stat(&master)?.kind == PTMX && file::filesystem(&master)?.0 == Filesystem::Devpts;
     if !genuine {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }

@@ -7,7 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::path::{self, Filesystem, OpenFlags};
+use crate::file::{self, Filesystem};
+use crate::path::{self, OpenFlags};
 
 /// Overlay wants two layers when it has no upper directory. Any directory does whose names do not hide ours: the
 /// binary's directory is on top.
@@ -61,8 +62,8 @@ pub fn execute(binary: &OwnedFd, marker: &str) -> io::Error {
 #[must_use]
 pub fn is_sealed() -> bool {
     let sealed = || -> io::Result<bool> {
-        let file = path::open(Path::new("/proc/self/exe"), OpenFlags::PATH)?;
-        Ok(path::filesystem(file.as_fd())? == (Filesystem::Overlay, true))
+        let binary = path::open(Path::new("/proc/self/exe"), OpenFlags::PATH)?;
+        Ok(file::filesystem(binary)? == (Filesystem::Overlay, true))
     };
     sealed().unwrap_or(false)
 }
@@ -78,13 +79,13 @@ mod tests {
             return;
         }
         let sealed = seal().unwrap();
-        let theirs = path::object(sealed.as_fd()).unwrap();
+        let theirs = file::stat(&sealed).unwrap();
         let ours = std::fs::metadata("/proc/self/exe").unwrap();
         assert_eq!(theirs.size_bytes, ours.len());
         let error = path::reopen(sealed.as_fd(), OpenFlags::WRONLY).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EROFS));
         assert_eq!(
-            path::filesystem(sealed.as_fd()).unwrap(),
+            file::filesystem(&sealed).unwrap(),
             (Filesystem::Overlay, true)
         );
     }

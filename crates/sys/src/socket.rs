@@ -1,6 +1,7 @@
-//! Unix sockets where std falls short: descriptors in messages, the peer's identity, long paths.
+//! Unix sockets where std falls short: descriptors beside bytes, message pairs, the peer's identity, long paths.
 //!
-//! Plain reading and writing of a [`UnixStream`] is std's.
+//! THE one way to hand over descriptors is [`send_with_fds`], and [`receive_with_fds`] to take them; a
+//! [`message_pair`] joins a process and the one it makes. Plain reading and writing of a [`UnixStream`] is std's.
 
 use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -14,8 +15,12 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
-/// How many descriptors one message carries at most, in either direction.
-pub const FDS_MAX: usize = 16;
+/// How many descriptors one message carries at most, in either direction (the kernel's `SCM_MAX_FD`).
+pub const FDS_MAX: usize = 253;
+
+/// The longest message of a [`message_pair`]. Bytes; bounded by the socket's send buffer, and far above any
+/// error text.
+pub const MESSAGE_MAX_BYTES: usize = 64 * 1024;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -64,7 +69,21 @@ fn through(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name)
 }
 
-/// Sends bytes, and with the first of them `fds`. Returns how many bytes were taken; all of `fds` went if any byte did.
+/// Makes a connected pair that keeps message boundaries; both ends are close-on-exec.
+///
+/// # Errors
+/// The errno of `socketpair(2)`.
+pub fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// Sends bytes, and with the first of them `fds`. Returns how many bytes were taken, all of them on a
+/// [`message_pair`]; all of `fds` went if any byte did.
 ///
 /// # Errors
 /// The errno of sendmsg, never with a SIGPIPE; `EINVAL` for more than [`FDS_MAX`] descriptors.
@@ -81,13 +100,14 @@ pub fn send_with_fds(
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let sent = rustix::net::sendmsg(
-        socket,
-        &[IoSlice::new(bytes)],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
-    Ok(sent)
+    Ok(rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(
+            socket,
+            &[IoSlice::new(bytes)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )
+    })?)
 }
 
 /// Receives bytes into `buffer`, and appends the descriptors that came with them (close-on-exec) to `fds`.
@@ -102,18 +122,54 @@ pub fn receive_with_fds(
 ) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::net::recvmsg(
-        socket,
-        &mut [IoSliceMut::new(buffer)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(
+            socket,
+            &mut [IoSliceMut::new(buffer)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+    })?;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
             fds.extend(rights);
         }
     }
     Ok(received.bytes)
+}
+
+/// Waits for one whole message of at most [`MESSAGE_MAX_BYTES`]. An empty one means that the other end is gone.
+///
+/// # Errors
+/// The errno of `recvmsg(2)`.
+pub fn receive_message(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let (mut bytes, mut fds) = (vec![0; MESSAGE_MAX_BYTES], Vec::new());
+    let length = match receive_with_fds(socket, &mut bytes, &mut fds) {
+        // A peer that died with our last message unread: the same as its end.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+        other => other?,
+    };
+    bytes.truncate(length);
+    Ok((bytes, fds))
+}
+
+/// Waits for one byte with `read(2)` alone, which every seccomp policy allows; `None` is the end.
+///
+/// # Errors
+/// The errno of `read(2)`.
+pub fn read_byte(socket: BorrowedFd<'_>) -> io::Result<Option<u8>> {
+    let mut byte = [0u8; 1];
+    let length = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut byte))?;
+    Ok((length == 1).then_some(byte[0]))
+}
+
+/// Sends one byte with `write(2)` alone.
+///
+/// # Errors
+/// The errno of `write(2)`.
+pub fn write_byte(socket: BorrowedFd<'_>, byte: u8) -> io::Result<()> {
+    rustix::io::retry_on_intr(|| rustix::io::write(socket, &[byte]))?;
+    Ok(())
 }
 
 /// Who is at the other end of a connected unix socket, as of its connect (or of listen, or of socketpair).
@@ -222,6 +278,28 @@ mod tests {
             2
         );
         assert!(fds.is_empty());
+    }
+
+    #[test]
+    fn a_pair_keeps_messages_apart_and_tells_of_the_end() {
+        let (a, b) = message_pair().unwrap();
+        let fds = [a.as_fd(); FDS_MAX];
+        assert_eq!(send_with_fds(a.as_fd(), b"one", &fds).unwrap(), 3);
+        assert_eq!(send_with_fds(a.as_fd(), b"two", &[]).unwrap(), 3);
+        let (bytes, taken) = receive_message(b.as_fd()).unwrap();
+        assert_eq!((bytes.as_slice(), taken.len()), (&b"one"[..], FDS_MAX));
+        drop(taken);
+        let (bytes, taken) = receive_message(b.as_fd()).unwrap();
+        assert_eq!((bytes.as_slice(), taken.len()), (&b"two"[..], 0));
+        write_byte(b.as_fd(), 7).unwrap();
+        assert_eq!(read_byte(a.as_fd()).unwrap(), Some(7));
+        // An unread message makes the end a reset, which is an end as well.
+        write_byte(b.as_fd(), 7).unwrap();
+        drop(a);
+        let (bytes, taken) = receive_message(b.as_fd()).unwrap();
+        assert_eq!((bytes.len(), taken.len()), (0, 0));
+        let gone = send_with_fds(b.as_fd(), b"x", &[]).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::functions;
+
 /// A source file longer than this wants a second room.
 const LINES_MAX: usize = 800;
 
@@ -16,6 +18,43 @@ const UNFINISHED: &[(&str, &str)] = &[
     ("todo", "!("),
 ];
 
+/// What is read for [`UNFINISHED`] besides sources.
+const PROSE: &[&str] = &[".md", ".toml", ".sh", ".service", ".socket"];
+
+/// What a changelog's sections may be called (Keep a Changelog 1.1.0).
+const CHANGES: &[&str] = &[
+    "Added",
+    "Changed",
+    "Deprecated",
+    "Removed",
+    "Fixed",
+    "Security",
+];
+
+/// Ways to make a channel or a queue that has no end.
+const UNBOUNDED: &[&str] = &[
+    "unbounded_channel",
+    "unbounded(",
+    "Unbounded",
+    "mpsc::channel()",
+    "mpsc::channel::<",
+    "use std::sync::mpsc::channel",
+];
+
+/// Where `unsafe` begins something; the lint's own name counts too.
+const UNSAFE: &[&str] = &[
+    "unsafe {",
+    "unsafe fn",
+    "unsafe impl",
+    "unsafe trait",
+    "unsafe extern",
+    "#[unsafe(",
+    "unsafe_code",
+];
+
+/// The only file that may switch the lint against `unsafe` off.
+const UNSAFE_HOME: &str = "crates/sys/src/lib.rs";
+
 /// Answers one line a breach of `path`, whose text is `content`.
 pub(super) fn check(path: &Path, content: &str) -> Vec<String> {
     let name = path.to_string_lossy();
@@ -23,7 +62,17 @@ pub(super) fn check(path: &Path, content: &str) -> Vec<String> {
     if name.ends_with("Cargo.toml") && name != "Cargo.toml" {
         check_manifest(&name, content, &mut breaches);
     }
-    // This file's table and tests name what they forbid.
+    if name == "CHANGELOG.md" {
+        check_changelog(&name, content, &mut breaches);
+    }
+    if PROSE.iter().any(|end| name.ends_with(end)) {
+        for (number, line) in (1..).zip(content.lines()) {
+            if announces(line) {
+                breaches.push(format!("{name}:{number}: announces unfinished work"));
+            }
+        }
+    }
+    // This file's tables and tests name what they forbid.
     if name.ends_with(".rs") && name != "xtask/src/tidy/text.rs" {
         check_source(&name, content, &mut breaches);
     }
@@ -44,6 +93,21 @@ fn check_manifest(name: &str, content: &str, breaches: &mut Vec<String>) {
     }
 }
 
+fn check_changelog(name: &str, content: &str, breaches: &mut Vec<String>) {
+    for (number, line) in (1..).zip(content.lines()) {
+        let section = line.strip_prefix("### ");
+        let good = match line.strip_prefix("## ") {
+            Some(version) => version.starts_with('[') && version.contains(']'),
+            None => section.is_none_or(|title| CHANGES.contains(&title)),
+        };
+        if !good {
+            breaches.push(format!(
+                "{name}:{number}: neither `## [version]` nor a section of Keep a Changelog"
+            ));
+        }
+    }
+}
+
 fn check_source(name: &str, content: &str, breaches: &mut Vec<String>) {
     if !content.starts_with("//!") {
         breaches.push(format!(
@@ -54,22 +118,23 @@ fn check_source(name: &str, content: &str, breaches: &mut Vec<String>) {
     if lines > LINES_MAX {
         breaches.push(format!("{name}: {lines} lines, at most {LINES_MAX}"));
     }
+    breaches.extend(functions::check(name, content));
     let mut in_tests = ["tests/", "/tests/", "/examples/", "/benches/", "testkit"]
         .iter()
         .any(|place| name.starts_with(place) || name.contains(place))
         || name.ends_with("tests.rs");
-    let mut after_cfg_test = false;
+    let mut before = "";
     for (number, line) in (1..).zip(content.lines()) {
-        in_tests |= after_cfg_test && line.starts_with("mod ") && line.ends_with('{');
-        after_cfg_test = line == "#[cfg(test)]";
+        in_tests |= before == "#[cfg(test)]" && line.starts_with("mod ") && line.ends_with('{');
         let place = if in_tests {
             Place::Test
         } else {
             Place::Product
         };
-        for complaint in complaints(name, line, place) {
+        for complaint in complaints(name, before, line, place) {
             breaches.push(format!("{name}:{number}: {complaint}"));
         }
+        before = line;
     }
 }
 
@@ -79,36 +144,38 @@ enum Place {
     Test,
 }
 
-fn complaints(name: &str, line: &str, place: Place) -> Vec<&'static str> {
+fn complaints(name: &str, before: &str, line: &str, place: Place) -> Vec<&'static str> {
     let code = line.trim_start();
-    let is_comment = code.starts_with("//");
+    if code.starts_with("//") {
+        return match announces(line) {
+            true => vec!["announces unfinished work"],
+            false => Vec::new(),
+        };
+    }
     let product = place == Place::Product;
     let xtask = name.starts_with("xtask/");
-    let has = |needle: &str| !is_comment && code.contains(needle);
+    let has = |needle: &str| code.contains(needle);
     let rules = [
+        (announces(line), "announces unfinished work"),
         (
-            UNFINISHED.iter().any(|(a, b)| contains_phrase(line, a, b)),
-            "announces unfinished work",
-        ),
-        (
-            !name.starts_with("crates/sys/")
-                && (has("unsafe {") || has("unsafe fn") || has("unsafe impl")),
+            name != UNSAFE_HOME && has("unsafe_code")
+                || !name.starts_with("crates/sys/") && UNSAFE.iter().any(|one| has(one)),
             "unsafe lives in crates/sys only",
         ),
         (
-            product && has("let _ ="),
+            product && (has("let _ =") || has("let _: ") || code.starts_with("_ = ")),
             "`let _ =` hides a result: handle it, or `drop` with a reason",
         ),
         (
-            has("unbounded_channel") || has("mpsc::channel()"),
+            UNBOUNDED.iter().any(|one| has(one)),
             "every queue has a named limit",
         ),
         (
-            product && !xtask && unnamed_duration(code) && !is_comment,
+            product && !xtask && unnamed_duration(before, code),
             "a wait is a named const with its reason",
         ),
         (
-            !product && sleeps_for_a_number(code) && !is_comment,
+            !product && sleeps_for_a_number(code),
             "wait for a condition, not for a time",
         ),
         (
@@ -125,6 +192,10 @@ fn complaints(name: &str, line: &str, place: Place) -> Vec<&'static str> {
         .filter(|(broken, _)| *broken)
         .map(|(_, complaint)| complaint)
         .collect()
+}
+
+fn announces(line: &str) -> bool {
+    UNFINISHED.iter().any(|(a, b)| contains_phrase(line, a, b))
 }
 
 fn contains_phrase(line: &str, first: &str, second: &str) -> bool {
@@ -145,14 +216,16 @@ fn sleeps_for_a_number(code: &str) -> bool {
     argument.is_some_and(|(_, rest)| rest.contains(|c: char| c.is_ascii_digit()))
 }
 
-fn unnamed_duration(code: &str) -> bool {
-    let literal = ["Duration::from_secs(", "Duration::from_millis("]
-        .iter()
-        .any(|call| {
-            code.split_once(call)
-                .is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()))
-        });
-    literal && !code.contains("const ") && !code.contains("static ")
+/// `Duration::from_secs(3)` and its like outside a constant, whose line may be the one `before`.
+fn unnamed_duration(before: &str, code: &str) -> bool {
+    let is_constant = |line: &str| line.contains("const ") || line.contains("static ");
+    let literal = code.match_indices("Duration::from_").any(|(at, call)| {
+        match code[at + call.len()..].split_once('(') {
+            Some((_, rest)) => rest.starts_with(|c: char| c.is_ascii_digit()),
+            None => false,
+        }
+    });
+    literal && !is_constant(code) && !(is_constant(before) && before.trim_end().ends_with('='))
 }
 
 #[cfg(test)]
@@ -163,38 +236,86 @@ mod tests {
         check(Path::new(name), content)
     }
 
+    /// Every rule, and what it says of one line that breaks it.
     #[test]
     fn each_rule_finds_its_breach() {
-        let cases: &[(&str, &str)] = &[
-            ("crates/a/src/lib.rs", "fn main() {}\n"),
-            ("crates/a/src/lib.rs", "//! a\nfn f() { let _ = g(); }\n"),
-            ("crates/a/src/lib.rs", "//! a\n// works for now\n"),
-            ("crates/a/src/lib.rs", "//! a\nfn f() { unsafe { g() } }\n"),
+        let product = "crates/a/src/lib.rs";
+        let test = "crates/a/tests/x.rs";
+        let cases: &[(&str, &str, &str)] = &[
+            (product, "let _ = g();", "hides a result"),
+            (product, "let _: Result<()> = g();", "hides a result"),
+            (product, "_ = g();", "hides a result"),
+            (product, "// works for now", "unfinished"),
+            (product, "// a simplified form", "unfinished"),
+            (product, "// in a real implementation", "unfinished"),
+            (product, "todo!()", "unfinished"),
+            (product, "unsafe { g() }", "unsafe lives"),
+            (product, "unsafe extern \"C\" {", "unsafe lives"),
+            (product, "#[unsafe(no_mangle)]", "unsafe lives"),
             (
-                "crates/a/src/lib.rs",
-                "//! a\nwait(Duration::from_secs(3));\n",
+                product,
+                "#![expect(unsafe_code, reason = \"\")]",
+                "unsafe lives",
             ),
             (
-                "crates/a/tests/x.rs",
-                "//! a\nstd::thread::sleep(Duration::from_millis(5));\n",
+                "crates/sys/src/mount.rs",
+                "#![expect(unsafe_code, reason = \"\")]",
+                "unsafe lives",
             ),
-            ("crates/a/src/lib.rs", "//! a\n#[allow(dead_code)]\n"),
+            (product, "wait(Duration::from_secs(3));", "named const"),
+            (product, "wait(Duration::from_mins(3));", "named const"),
+            (product, "let (a, b) = unbounded_channel();", "named limit"),
+            (test, "let (a, b) = mpsc::channel();", "named limit"),
             (
-                "crates/a/Cargo.toml",
-                "[lints]\nworkspace = true\n[dependencies]\nx = { version = \"1\" }\n",
+                product,
+                "let (a, b) = mpsc::channel::<u8>();",
+                "named limit",
             ),
-            ("crates/a/Cargo.toml", "[dependencies]\n"),
+            (
+                test,
+                "std::thread::sleep(Duration::from_millis(5));",
+                "not for a time",
+            ),
+            (test, "#[ignore]", "no #[ignore]"),
+            (test, "#[should_panic]", "no #[ignore]"),
+            (product, "#[allow(dead_code)]", "instead of #[allow]"),
         ];
-        for (name, content) in cases {
-            assert_eq!(breaches(name, content).len(), 1, "{name}: {content}");
+        for (name, line, complaint) in cases {
+            let found = breaches(name, &format!("//! Owns a.\n{line}\n"));
+            assert_eq!(found.len(), 1, "{name}: {line}: {found:?}");
+            assert!(found[0].contains(complaint), "{line}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn each_rule_on_a_whole_file_finds_its_breach() {
+        let long = format!("//! a\n{}", "\n".repeat(LINES_MAX));
+        let versioned = "[lints]\nworkspace = true\n[dependencies]\nx = { version = \"1\" }\n";
+        let cases: &[(&str, &str, &str)] = &[
+            ("crates/a/src/lib.rs", "fn main() {}\n", "opens without"),
+            ("crates/a/src/lib.rs", &long, "at most 800"),
+            ("crates/a/Cargo.toml", versioned, "versions stand"),
+            ("crates/a/Cargo.toml", "[dependencies]\n", "lints"),
+            ("README.md", "It works for now.\n", "unfinished"),
+            ("CHANGELOG.md", "## [1.0.0]\n### News\n", "Keep a Changelog"),
+            ("CHANGELOG.md", "## 1.0.0\n", "Keep a Changelog"),
+        ];
+        for (name, content, complaint) in cases {
+            let found = breaches(name, content);
+            assert_eq!(found.len(), 1, "{name}: {found:?}");
+            assert!(found[0].contains(complaint), "{name}: {found:?}");
         }
     }
 
     #[test]
     fn clean_sources_pass() {
-        let clean = "//! Owns a.\nconst WAIT: Duration = Duration::from_secs(3);\n// for nowhere, for knowing\n";
+        let clean = "//! Owns a.\nconst WAIT: Duration = Duration::from_secs(3);\n\
+            const LONG: Option<Duration> =\n    Some(Duration::from_secs(3));\n\
+            // for nowhere, for knowing, unsafe {\nlet (a, b) = mpsc::channel(MESSAGES);\n";
         assert_eq!(breaches("crates/a/src/lib.rs", clean), Vec::<String>::new());
-        let long = format!("//! a\n{}", "\n".repeat(LINES_MAX));
-        assert_eq!(breaches("crates/a/src/lib.rs", &long).len(), 1);
+        let tests = "//! a\n#[cfg(test)]\nmod tests {\n    wait(Duration::from_secs(3));\n}\n";
+        assert_eq!(breaches("crates/a/src/lib.rs", tests), Vec::<String>::new());
+        let log = "## [Unreleased]\n### Added\n- It waits.\n";
+        assert_eq!(breaches("CHANGELOG.md", log), Vec::<String>::new());
     }
 }

@@ -9,6 +9,7 @@
 //! which the database can be rebuilt. It never changes while the container runs, except by `update` and
 //! `rename`.
 
+mod fill_in;
 mod log_options;
 mod merge;
 pub(crate) mod mounts;
@@ -27,6 +28,7 @@ use api::container::host_config::HostConfig;
 use api::container::mount::{Mount, MountPoint};
 use api::network::EndpointsConfig;
 use serde::{Deserialize, Serialize};
+use sys::signal::Signal;
 
 use crate::{ContainerId, Defaults, Error};
 
@@ -65,9 +67,9 @@ impl Definition {
     }
 
     /// The signal a stop sends first; `SIGTERM` unless the image or the request says otherwise.
-    pub fn stop_signal(&self) -> api::signal::Signal {
+    pub fn stop_signal(&self) -> Signal {
         let signal = self.config.stop_signal.parse();
-        signal.unwrap_or(api::signal::Signal::TERM)
+        signal.unwrap_or(Signal::TERM)
     }
 }
 
@@ -148,7 +150,7 @@ pub fn define(
     resources::fill_in(&mut host_config);
     rules::check_platform(&config, &host_config, &mut warnings, host)?;
     rules::check_endpoints(&config, &host_config, &endpoints, &mut warnings)?;
-    rules::fill_in(&mut config, &mut host_config, &origin, host)?;
+    fill_in::fill_in(&mut config, &mut host_config, &origin, host)?;
     log_options::check(&mut host_config.log_config, host.defaults)?;
     let mounts = mounts::plan(&config, &host_config, &mut warnings, host)?;
     let mut words = config

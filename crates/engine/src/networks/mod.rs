@@ -22,9 +22,9 @@ use network::{
     Attachment, Endpoint, Error as NetworkError, Holder, Mac, Names, Namespace, Network,
 };
 use shim::protocol::{FORWARDS_MAX, ForwardSpec};
+use sys::clock::now_ns;
 use tokio::sync::Notify;
 
-use crate::clock::now_ns;
 use crate::config::Config;
 use crate::error::Chain;
 use crate::events;

@@ -1,72 +1,10 @@
 //! Which capabilities a container gets (moby `oci/caps`).
 
-use runtime::oci;
+use runtime::{capabilities::DOCKER_DEFAULT, oci};
 use serde::Deserialize as _;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::StrDeserializer;
-
-/// All capabilities, in the order of the kernel's numbers.
-pub(crate) const ALL: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
-
-/// What a container has when nobody says anything.
-pub(crate) const DEFAULT: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_MKNOD",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETFCAP",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
-    "CAP_KILL",
-    "CAP_AUDIT_WRITE",
-];
+use sys::cap;
 
 const EVERYTHING: &str = "ALL";
 
@@ -90,7 +28,7 @@ pub(crate) fn normalize(names: Option<&[String]>) -> Result<Vec<String>, Unknown
             } else {
                 format!("CAP_{upper}")
             };
-            if ALL.contains(&full.as_str()) {
+            if cap::NAMES.contains(&full.as_str()) {
                 Ok(full)
             } else {
                 Err(Unknown(full))
@@ -109,7 +47,7 @@ pub(crate) fn names(
 ) -> Result<Vec<String>, Unknown> {
     let held = || {
         (0..)
-            .zip(ALL)
+            .zip(&cap::NAMES)
             .filter(|(bit, _)| bounding >> bit & 1 == 1)
             .map(|(_, name)| name)
     };
@@ -125,7 +63,7 @@ pub(crate) fn names(
     let mut names: Vec<String> = if has(&drop, EVERYTHING) {
         Vec::new()
     } else {
-        DEFAULT
+        DOCKER_DEFAULT
             .iter()
             .filter(|name| !has(&drop, name))
             .map(owned)

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use sys::signal::SIGKILL;
+
 use super::{
     BACKOFF_FIRST, BACKOFF_MAX, BACKOFF_RESET, Cause, Deadline, Effect, Exit, Freeze,
-    KILL_PATIENCE, Life, Refusal, Request, RestartPolicy, Running, SIGKILL, Save, Step, Stop,
-    Ticket, Timeout,
+    KILL_PATIENCE, Life, Refusal, Request, RestartPolicy, Running, Save, Step, Stop, Ticket,
+    Timeout,
 };
 use crate::state::Status;
 

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use sys::signal::SIGKILL;
 
 use super::*;
+use crate::state::Facts;
 
 fn state(rules: Rules) -> State {
     State::idle(rules, "box".into(), Facts::default())

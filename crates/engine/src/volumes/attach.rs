@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use api::container::mount::MountPoint;
+use sys::clock::now_ns;
 use sys::file::Durability;
 use sys::path::OpenFlags;
 
@@ -14,7 +15,6 @@ use super::fill::{self, Content};
 use super::options::{Backing, backing};
 use super::rows::{self, Phase};
 use super::{DRIVER, anonymous_labels, data_dir, destroy, ensure, options, plain, random_name};
-use crate::clock::now_ns;
 use crate::definition::api_path;
 use crate::definition::mounts::check_volume_name;
 use crate::lookup::Directory as _;

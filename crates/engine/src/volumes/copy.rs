@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use sys::file::{self, Kind, Stat};
+use sys::path::open_directory_beneath;
 
 /// Copies what is in `source` into the empty directory `destination`, which gets its attributes too.
 ///
@@ -55,8 +56,8 @@ impl<'a> Copy<'a> {
         let mut pending = vec![path];
         let mut made = Vec::new();
         while let Some(path) = pending.pop() {
-            let from = file::open_beneath(self.source, &path)?;
-            let to = file::open_beneath(self.destination, &path)?;
+            let from = open_directory_beneath(self.source, &path)?;
+            let to = open_directory_beneath(self.destination, &path)?;
             for name in file::names_in(from.as_fd())? {
                 let mut below = path.clone();
                 if !below.is_empty() {
@@ -71,8 +72,8 @@ impl<'a> Copy<'a> {
         }
         // Making a name changes its directory's time: the attributes come last, the deepest first.
         for path in made.iter().rev() {
-            let from = file::open_beneath(self.source, path)?;
-            let to = file::open_beneath(self.destination, path)?;
+            let from = open_directory_beneath(self.source, path)?;
+            let to = open_directory_beneath(self.destination, path)?;
             directory_attributes(&from, &to)?;
         }
         Ok(())

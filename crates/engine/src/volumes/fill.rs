@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use sys::file;
+use sys::file::{self, Kind};
 use sys::path::OpenFlags;
 
 use super::copy;
@@ -97,10 +97,7 @@ impl Content {
         let Some(found) = self.at(destination).map_err(failed)? else {
             return Ok(None);
         };
-        if !sys::path::object(found.as_fd())
-            .map_err(failed)?
-            .is_directory()
-        {
+        if file::stat(&found).map_err(failed)?.kind != Kind::Directory {
             return Err(Error::new(Class::Internal, refused()));
         }
         // Opened for reading through itself: nothing is looked up a second time.

@@ -28,9 +28,9 @@ use api::filters::Filters;
 use api::options::VolumeListOptions;
 use api::time::Time;
 use api::volume::{CreateRequest, ListResponse, Volume};
+use sys::clock::now_ns;
 use sys::file::{self, Durability};
 
-use crate::clock::now_ns;
 use crate::definition::mounts::check_volume_name;
 use crate::open::Inner;
 use crate::{Class, ContainerId, Engine, Error, files};

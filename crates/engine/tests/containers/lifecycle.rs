@@ -2,8 +2,8 @@
 
 use crate::common::{Root, create, eventually, log, request};
 use api::options::{RemoveOptions, StopOptions, WaitCondition};
-use api::signal::Signal;
 use engine::{Class, Engine, Status};
+use sys::signal::Signal;
 
 async fn wait(engine: &Engine, name: &str) -> i64 {
     let waiting = engine.wait(name, WaitCondition::NotRunning).unwrap();

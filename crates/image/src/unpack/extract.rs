@@ -11,6 +11,7 @@ use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use sys::file::{self, Kind, Time};
+use sys::path;
 
 use super::reader::{Entry, EntryKind, Tar, TarError};
 
@@ -308,7 +309,7 @@ impl Extractor {
 
     /// A directory whose way leads over a symbolic link of the layer itself, as in a chroot.
     fn through_symlink(&self, parts: &[&[u8]]) -> io::Result<OwnedFd> {
-        file::open_in_root(self.layer.root.as_fd(), &parts.join(&b'/'))
+        path::open_directory_in_root(self.layer.root.as_fd(), &parts.join(&b'/'))
     }
 
     fn note_directory(
@@ -496,9 +497,9 @@ impl Extractor {
         let wrap = |source| at(&entry.path, source);
         let root = self.layer.root.as_fd();
         let from = above.join(&b'/');
-        let from = match file::open_beneath(root, &from) {
+        let from = match path::open_directory_beneath(root, &from) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                file::open_in_root(root, &from)
+                path::open_directory_in_root(root, &from)
             }
             other => other,
         };

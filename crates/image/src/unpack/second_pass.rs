@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use sys::file::{self, Kind};
+use sys::path;
 
 use super::extract::{
     self, Attributes, ExtractError, Extracted, Link, OPAQUE, WHITEOUT_DEVICE, at, components, text,
@@ -51,8 +52,8 @@ fn parent_of(layer: &Extracted, path: &[u8]) -> io::Result<(OwnedFd, Vec<u8>)> {
 /// Opens a directory of the layer; a symbolic link of the layer on the way is resolved within it.
 fn open(layer: &Extracted, path: &[u8]) -> io::Result<OwnedFd> {
     let root = layer.root.as_fd();
-    match file::open_beneath(root, path) {
-        Err(error) if file::is_symlink_error(&error) => file::open_in_root(root, path),
+    match path::open_directory_beneath(root, path) {
+        Err(error) if file::is_symlink_error(&error) => path::open_directory_in_root(root, path),
         other => other,
     }
 }
@@ -95,7 +96,9 @@ fn make_directories(layer: &mut Extracted, parts: &[&[u8]]) -> io::Result<OwnedF
                 layer.directories.insert(parts[..=depth].join(&b'/'), None);
                 file::open_directory_at(directory.as_fd(), part)?
             }
-            Err(_) => file::open_in_root(layer.root.as_fd(), &parts[..=depth].join(&b'/'))?,
+            Err(_) => {
+                path::open_directory_in_root(layer.root.as_fd(), &parts[..=depth].join(&b'/'))?
+            }
             Ok(next) => next,
         };
     }

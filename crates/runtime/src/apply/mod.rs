@@ -12,11 +12,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use sys::bpf::SockFilter;
+use sys::file::{self, Kind};
 use sys::namespace::{self, Set};
 use sys::path::{self, OpenFlags};
 
 use crate::message::{self, Failure, Report};
 use crate::plan::{Hook, Plan, Slot, Source, Step};
+
+/// `/dev/null`.
+const NULL: Kind = Kind::Character { major: 1, minor: 3 };
 
 /// What a child needs beside its plan.
 #[derive(Debug)]
@@ -88,7 +92,7 @@ impl From<Failure> for Stop {
 }
 
 fn await_byte(channel: BorrowedFd<'_>, expected: u8) -> bool {
-    sys::channel::read_small(channel).is_ok_and(|byte| byte == Some(expected))
+    sys::socket::read_byte(channel).is_ok_and(|byte| byte == Some(expected))
 }
 
 /// Adds what was done to an error of the kernel.
@@ -215,7 +219,7 @@ impl Context<'_> {
     fn sysctl(&self, name: &Path, value: &str) -> Result<(), Failure> {
         let full = Path::new("sys").join(name);
         path::open_strictly(self.host_proc()?, &full, OpenFlags::WRONLY)
-            .and_then(|file| path::write_once(file.as_fd(), value.as_bytes()))
+            .and_then(|file| file::write_once(file, value.as_bytes()))
             .doing(|| format!("open sysctl {} file", name.display()))
     }
 

@@ -3,13 +3,15 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use sys::file::{self, Filesystem, Kind};
 use sys::mount::{self, Attributes, Change, Depth, FsContext, Propagation};
-use sys::path::{self, Filesystem, OpenFlags};
+use sys::path::{self, OpenFlags};
 
-use super::{Context, Doing, Stop};
+use super::{Context, Doing, NULL, Stop};
 use crate::message::Failure;
 use crate::plan::{Bind, Device, MountKind, MountStep, Step};
 
@@ -18,9 +20,6 @@ const READ_ONLY: Change = Change {
     clear: Attributes(0),
     propagation: None,
 };
-
-/// Number of `/dev/null`.
-const NULL: (u32, u32) = (1, 3);
 
 impl Context<'_> {
     pub(super) fn root_step(&mut self, step: &Step) -> Result<(), Stop> {
@@ -146,7 +145,7 @@ impl Context<'_> {
             .take(bind.slot)
             .map_err(|failure| io::Error::other(failure.message))?;
         let root = self.root_io()?;
-        let target = if path::object(tree.as_fd())?.is_directory() {
+        let target = if is_directory(&tree)? {
             path::make_directory(root, &step.destination, 0o755)?
         } else {
             path::make_file(root, &step.destination, 0o755)?
@@ -180,7 +179,7 @@ impl Context<'_> {
         }
         if filesystem == "tmpfs" && !mode_given && covers {
             // A tmpfs takes over the mode of the directory it covers, as runc's does; over none it is open to all.
-            let mode = path::object(target.as_fd())?.mode & 0o7777;
+            let mode = file::stat(&target)?.mode;
             context.set("mode", format!("{mode:o}").as_bytes())?;
         }
         let made = match context.mount(Attributes(step.attributes.0)) {
@@ -210,7 +209,8 @@ impl Context<'_> {
             return bind_device(root, device);
         }
         let directory = path::make_directory(root, parent, 0o755)?;
-        match path::make_node(directory.as_fd(), name, device.mode, device.number) {
+        let kind = Kind::of_mode(device.mode, device.number);
+        match file::make_node_at(directory.as_fd(), name.as_bytes(), kind, device.mode) {
             // Not allowed to make devices (a runtime that is itself confined): the host's is bound.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return bind_device(root, device);
@@ -224,7 +224,7 @@ impl Context<'_> {
                 Path::new(name),
                 OpenFlags::PATH | OpenFlags::NOFOLLOW,
             )?;
-            path::change_owner(look.as_fd(), Some(device.owner.0), Some(device.owner.1))?;
+            file::chown_at(look.as_fd(), b"", device.owner.0, device.owner.1)?;
         }
         Ok(())
     }
@@ -242,14 +242,14 @@ impl Context<'_> {
         let make = || -> io::Result<()> {
             let dev = path::make_directory(self.root_io()?, Path::new("dev"), 0o755)?;
             for (target, name) in links {
-                path::symlink(target, dev.as_fd(), name)?;
+                link(target, dev.as_fd(), name)?;
             }
             // Whatever the image has there: terminals come from this container's devpts.
-            match path::remove_name(dev.as_fd(), OsStr::new("ptmx")) {
+            match file::unlink_at(dev.as_fd(), b"ptmx") {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
-            path::symlink("pts/ptmx", dev.as_fd(), "ptmx")
+            link("pts/ptmx", dev.as_fd(), "ptmx")
         };
         make().doing(|| "error creating the links in /dev".to_owned())
     }
@@ -263,7 +263,7 @@ impl Context<'_> {
             self.attach(copy.as_fd(), place.as_fd(), &[(Depth::One, READ_ONLY)])?;
             // Looked up once more: what the container will see is what was made read-only.
             let seen = path::open_in_root(self.root_io()?, target, OpenFlags::PATH)?;
-            if path::filesystem(seen.as_fd())?.1 {
+            if file::filesystem(&seen)?.1 {
                 Ok(())
             } else {
                 Err(io::Error::other("it is still writable"))
@@ -278,7 +278,7 @@ impl Context<'_> {
             let Some(place) = present(root, target)? else {
                 return Ok(());
             };
-            let cover = if path::object(place.as_fd())?.is_directory() {
+            let cover = if is_directory(&place)? {
                 let context = FsContext::open("tmpfs")?;
                 context.set("source", b"tmpfs")?;
                 context.set("nr_blocks", b"1")?;
@@ -297,13 +297,25 @@ impl Context<'_> {
 fn null_cover(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let null = path::open_in_root(root, Path::new("dev/null"), OpenFlags::PATH)?;
     let copy = mount::clone_tree(null.as_fd(), Path::new(""), Depth::One)?;
-    if path::object(copy.as_fd())?.is_character_device(NULL) {
+    if file::stat(&copy)?.kind == NULL {
         Ok(copy)
     } else {
         Err(io::Error::other(
             "/dev/null in the container is not the null device",
         ))
     }
+}
+
+/// Makes a symbolic link; whatever has the name already stays as it is.
+fn link(target: &str, at: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    match file::symlink_at(at, name.as_bytes(), target.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+fn is_directory(file: &OwnedFd) -> io::Result<bool> {
+    Ok(file::stat(file)?.kind == Kind::Directory)
 }
 
 /// Opens a path of the spec's; one that is not there has nothing to protect.
@@ -321,7 +333,7 @@ fn plain_directory(root: BorrowedFd<'_>, destination: &Path) -> io::Result<Owned
     let made = path::make_directory(root, destination, 0o755)?;
     let below = destination.strip_prefix("/").unwrap_or(destination);
     match path::open_without_links(root, below) {
-        Ok(plain) if path::object(plain.as_fd())? == path::object(made.as_fd())? => Ok(plain),
+        Ok(plain) if file::stat(&plain)?.is_same_file(&file::stat(&made)?) => Ok(plain),
         Ok(_) | Err(_) => Err(io::Error::other(format!(
             "{} must be mounted on ordinary directory",
             destination.display()
@@ -346,8 +358,8 @@ fn refuse_procfs(target: &OwnedFd, step: &MountStep, root: BorrowedFd<'_>) -> io
         "/proc/pressure",
         "/proc/mounts",
     ];
-    let inside = path::filesystem(target.as_fd())?.0 == Filesystem::Proc
-        && path::filesystem(root)?.0 != Filesystem::Proc;
+    let inside = file::filesystem(target)?.0 == Filesystem::Proc
+        && file::filesystem(root)?.0 != Filesystem::Proc;
     let named = step.destination.to_string_lossy();
     let named = named.trim_end_matches('/');
     if inside && named != "/proc" && !ALLOWED.contains(&named) {
@@ -470,7 +482,7 @@ impl Context<'_> {
             self.attach(made.as_fd(), place.as_fd(), &changes(step))?;
             if name.contains(',') {
                 for one in name.split(',') {
-                    path::symlink(name, top.as_fd(), one)?;
+                    link(name, top.as_fd(), one)?;
                 }
             }
         }
@@ -478,7 +490,7 @@ impl Context<'_> {
     }
 
     fn read_proc(&self, name: &str) -> io::Result<String> {
-        let file = path::open_beneath(self.proc_io()?, Path::new(name), OpenFlags::RDONLY)?;
+        let file = path::open_in_procfs(self.proc_io()?, Path::new(name), OpenFlags::RDONLY)?;
         io::read_to_string(std::fs::File::from(file))
     }
 }

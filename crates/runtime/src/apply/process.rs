@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use sys::file;
 use sys::path::{self, OpenFlags};
 use sys::process::{self, CloseHow};
 use sys::pty::WindowSize;
 use sys::{cap, mount};
 
-use super::{Context, Doing, Stop, await_byte};
+use super::{Context, Doing, NULL, Stop, await_byte};
 use crate::message::{self, Failure, Report};
 use crate::plan::{Credentials, Slot, Step};
 
@@ -106,12 +107,12 @@ impl Context<'_> {
     }
 
     fn oom_score(&self, score: i32) -> Result<(), Failure> {
-        path::open_beneath(
+        path::open_in_procfs(
             self.host_proc()?,
             Path::new("self/oom_score_adj"),
             OpenFlags::WRONLY,
         )
-        .and_then(|file| path::write_once(file.as_fd(), score.to_string().as_bytes()))
+        .and_then(|file| file::write_once(file, score.to_string().as_bytes()))
         .doing(|| "write oom_score_adj".to_owned())
     }
 
@@ -226,7 +227,7 @@ impl Context<'_> {
         let what = format!("exec {}", self.program.display());
         let line = format!("{}\n", Failure::new(what, &error).message);
         if let Ok(stderr) = process::borrow_number(2) {
-            match path::write_once(stderr.as_fd(), line.as_bytes()) {
+            match file::write_once(&stderr, line.as_bytes()) {
                 Ok(()) | Err(_) => {} // there is nobody else to tell
             }
         }
@@ -298,14 +299,14 @@ fn own_streams(uid: u32) {
         let Ok(fd) = process::borrow_number(number) else {
             continue;
         };
-        let Ok(found) = path::object(fd.as_fd()) else {
+        let Ok(found) = file::stat(&fd) else {
             continue;
         };
-        let is_null = null.is_some() && found.is_character_device((1, 3));
+        let is_null = null.is_some() && found.kind == NULL;
         if is_null || found.uid == uid {
             continue;
         }
-        match path::change_owner(fd.as_fd(), Some(uid), None) {
+        match file::chown_user(&fd, uid) {
             Ok(()) | Err(_) => {} // a socket or a read-only file keeps its owner, as with runc
         }
     }
@@ -344,7 +345,7 @@ fn executable(program: &Path) -> Result<(), (String, i32)> {
         return Err(("is a directory: permission denied".to_owned(), EACCES));
     }
     let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions());
-    if mode & 0o111 == 0 || !path::may_execute(program) {
+    if mode & 0o111 == 0 || !file::may_execute(program) {
         return Err(("permission denied".to_owned(), EACCES));
     }
     Ok(())

@@ -10,7 +10,8 @@ use sys::process;
 /// Sends the master of a terminal to who listens at `socket` (the contract of runc's `--console-socket`).
 pub(super) fn hand_over(socket: &Path, master: OwnedFd) -> io::Result<()> {
     let stream = UnixStream::connect(socket)?;
-    sys::channel::send(stream.as_fd(), b"/dev/ptmx", &[master.as_fd()])
+    sys::socket::send_with_fds(stream.as_fd(), b"/dev/ptmx", &[master.as_fd()])?;
+    Ok(())
 }
 
 /// Copies between our own standard streams and a terminal until its other side is closed and `process` has ended.

@@ -4,9 +4,10 @@ use std::io::Write;
 use std::os::fd::AsFd;
 
 use clap::Args;
+use sys::signal::{SIGKILL, Signal};
 
 use super::state::{Container, Status, Store};
-use super::{Failure, Outcome, at, signal};
+use super::{Failure, Outcome, at};
 use crate::cgroup::Cgroup;
 use crate::{oci, plan};
 
@@ -111,8 +112,14 @@ pub(super) fn state(store: &Store, arguments: &StateArguments) -> Outcome {
 
 /// Sends a signal.
 pub(super) fn kill(store: &Store, arguments: &KillArguments) -> Outcome {
-    let number = signal::parse(&arguments.signal)
-        .ok_or_else(|| Failure::Refused(format!("unknown signal {:?}", arguments.signal)))?;
+    // 0 is no signal: it only asks whether there is a process, as for kill(2).
+    let number = match arguments.signal.as_str() {
+        "0" => 0,
+        text => text
+            .parse::<Signal>()
+            .map_err(|_| Failure::Refused(format!("unknown signal {text:?}")))?
+            .number(),
+    };
     let container = store.load(&arguments.id)?;
     let process = container.process();
     if arguments.all {
@@ -197,5 +204,3 @@ fn stop(container: &Container) -> Result<(), Failure> {
     cgroup.remove()?;
     Ok(())
 }
-
-const SIGKILL: i32 = 9;

@@ -7,7 +7,6 @@ mod console;
 mod container;
 mod exec;
 mod lifecycle;
-mod signal;
 mod state;
 
 use std::ffi::OsString;

@@ -9,10 +9,11 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sys::file;
 
 use super::{Failure, at};
 use crate::cgroup::{Cgroup, CgroupPath};
@@ -112,13 +113,16 @@ impl Store {
     }
 }
 
+/// Of the state's files, as runc's.
+const FILE_MODE: u32 = 0o644;
+
 /// Writes all that is remembered of a container that waits for its start.
 pub(super) fn save(directory: &Path, record: &Record, spec: &oci::Spec) -> Result<(), Failure> {
+    let place = at("open the state directory", file::open_directory(directory))?;
     let write = |name: &str, bytes: serde_json::Result<Vec<u8>>| {
-        let write = || -> io::Result<()> {
-            let temporary = directory.join(format!(".{name}"));
-            fs::write(&temporary, bytes?)?;
-            fs::rename(&temporary, directory.join(name))
+        let write = || {
+            let durability = file::Durability::None;
+            file::write_atomic(place.as_fd(), name.as_ref(), &bytes?, FILE_MODE, durability)
         };
         at(format!("write {name}"), write())
     };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::table::Abi;
 use super::*;
@@ -101,25 +101,8 @@ fn policy(json: Value) -> LinuxSeccomp {
 }
 
 fn docker_capabilities() -> Capabilities {
-    use Capability::*;
-    [
-        Chown,
-        DacOverride,
-        Fsetid,
-        Fowner,
-        Mknod,
-        NetRaw,
-        Setgid,
-        Setuid,
-        Setfcap,
-        Setpcap,
-        NetBindService,
-        SysChroot,
-        Kill,
-        AuditWrite,
-    ]
-    .into_iter()
-    .collect()
+    let names = crate::capabilities::DOCKER_DEFAULT;
+    serde_json::from_value(json!(names)).unwrap()
 }
 
 /// A profile in Docker's format, read on its own: nothing of `default`, `policy` or `assemble` is used.

@@ -1,8 +1,7 @@
 //! Users, groups and capabilities, in a container's first process and in an exec alike.
 
+use runtime::capabilities::DOCKER_DEFAULT;
 use serde_json::json;
-
-use super::support::CAPABILITIES;
 
 /// Docker's default set, as `/proc/<pid>/status` shows it.
 const DEFAULT: &str = "00000000a80425fb";
@@ -24,7 +23,7 @@ fn root_has_exactly_the_capabilities_of_the_spec() {
 fn a_user_has_the_bounding_set_alone() {
     each!(bundle, {
         bundle.spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
-        bundle.spec["process"]["capabilities"] = json!({"bounding": CAPABILITIES});
+        bundle.spec["process"]["capabilities"] = json!({"bounding": DOCKER_DEFAULT});
         let wanted = format!("{NONE} {NONE} {NONE} {DEFAULT} {NONE}");
         assert_eq!(bundle.says(SCRIPT), wanted);
         bundle.sleeping();

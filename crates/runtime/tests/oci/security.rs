@@ -53,7 +53,7 @@ fn without_a_policy_there_is_no_seccomp() {
 #[test]
 fn the_runtimes_binary_cannot_be_written_from_inside() {
     each!(bundle, {
-        let mut all = super::support::CAPABILITIES.to_vec();
+        let mut all = runtime::capabilities::DOCKER_DEFAULT.to_vec();
         all.push("CAP_SYS_PTRACE");
         for set in ["bounding", "effective", "permitted"] {
             bundle.spec["process"]["capabilities"][set] = json!(all);

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use runtime::capabilities::DOCKER_DEFAULT;
 use serde_json::{Value, json};
 
 /// How long a container may take to do what a test waits for. Generous: the machine may be busy.
@@ -370,24 +371,6 @@ fn fill(root: &Path) {
     fs::write(root.join("etc/group"), "root:x:0:\napp:x:1000:\n").unwrap();
 }
 
-/// Docker's default capabilities.
-pub(crate) const CAPABILITIES: [&str; 14] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_MKNOD",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETFCAP",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
-    "CAP_KILL",
-    "CAP_AUDIT_WRITE",
-];
-
 /// The shape of a spec as dockerd writes it.
 fn base() -> Value {
     json!({
@@ -398,7 +381,7 @@ fn base() -> Value {
             "args": ["/bin/true"],
             "env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
             "cwd": "/",
-            "capabilities": {"bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES},
+            "capabilities": {"bounding": DOCKER_DEFAULT, "effective": DOCKER_DEFAULT, "permitted": DOCKER_DEFAULT},
         },
         "root": {"path": "rootfs", "readonly": false},
         "hostname": "suite",

@@ -12,7 +12,8 @@ use super::support::Bundle;
 /// Takes the master that a runtime sends.
 fn take(listener: &UnixListener) -> File {
     let (stream, _) = listener.accept().unwrap();
-    let (bytes, mut fds): (Vec<u8>, Vec<OwnedFd>) = sys::channel::receive(stream.as_fd()).unwrap();
+    let (bytes, mut fds): (Vec<u8>, Vec<OwnedFd>) =
+        sys::socket::receive_message(stream.as_fd()).unwrap();
     assert!(!bytes.is_empty());
     File::from(fds.pop().unwrap())
 }

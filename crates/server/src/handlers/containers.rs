@@ -7,8 +7,8 @@ use api::go::{self, DecodeError};
 use api::options::{
     CreateOptions, ListOptions, RemoveOptions, StopOptions, WaitCondition, WindowSize,
 };
-use api::signal::Signal;
 use hyper::StatusCode;
+use sys::signal::Signal;
 
 use crate::body::Body;
 use crate::failure::Failure;
@@ -119,7 +119,7 @@ fn stop_options(call: &Call) -> Result<StopOptions, Failure> {
         "" => None,
         // Before 1.42 the parameter did not exist.
         _ if call.requested.below(42) => None,
-        text => Some(text.parse()?),
+        text => Some(text.parse::<Signal>()?.number()),
     };
     Ok(StopOptions {
         signal,

@@ -1,4 +1,4 @@
-//! Signals by name and number, as `kill`, `stop` and `StopSignal` take them (Linux numbers).
+//! Signals by name and number (Linux numbers): THE one table, for the API's texts and the runtime's command line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,9 +8,22 @@ use std::str::FromStr;
 pub struct Signal(i32);
 
 /// A text that names no signal.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid signal: {0}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignalError(pub String);
+
+impl fmt::Display for SignalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invalid signal: {}", self.0)
+    }
+}
+
+impl std::error::Error for SignalError {}
+
+/// The number of the signal that ends a process without asking it.
+pub const SIGKILL: i32 = 9;
+
+/// The number of the signal that asks a process to end.
+pub const SIGTERM: i32 = 15;
 
 /// Highest real-time signal.
 const LAST: i32 = 64;
@@ -26,13 +39,13 @@ const NAMES: &[(&str, i32)] = &[
     ("IOT", 6),
     ("BUS", 7),
     ("FPE", 8),
-    ("KILL", 9),
+    ("KILL", SIGKILL),
     ("USR1", 10),
     ("SEGV", 11),
     ("USR2", 12),
     ("PIPE", 13),
     ("ALRM", 14),
-    ("TERM", 15),
+    ("TERM", SIGTERM),
     ("STKFLT", 16),
     ("CHLD", 17),
     ("CLD", 17),
@@ -55,9 +68,9 @@ const NAMES: &[(&str, i32)] = &[
 
 impl Signal {
     /// What `stop` sends unless told otherwise.
-    pub const TERM: Self = Self(15);
+    pub const TERM: Self = Self(SIGTERM);
     /// What cannot be refused.
-    pub const KILL: Self = Self(9);
+    pub const KILL: Self = Self(SIGKILL);
 
     /// The number, 1 … 64.
     #[must_use]
