@@ -318,7 +318,7 @@ fn remounted(current: rustix::fs::StatVfsMountFlags, change: Change) -> rm::Moun
 /// The mounts below a mount that can be reached from it.
 fn mounts_below(proc: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     let own = mount_id(proc, mount)?;
-    let table = path::open_beneath(
+    let table = path::open_in_procfs(
         proc,
         Path::new("thread-self/mountinfo"),
         path::OpenFlags::RDONLY,
@@ -341,7 +341,7 @@ fn mounts_below(proc: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> io::Result<Vec<O
 /// Number of the mount a descriptor is on, as in mountinfo.
 fn mount_id(proc: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<u64> {
     let place = PathBuf::from(format!("thread-self/fdinfo/{}", fd.as_raw_fd()));
-    let info = path::open_beneath(proc, &place, path::OpenFlags::RDONLY)?;
+    let info = path::open_in_procfs(proc, &place, path::OpenFlags::RDONLY)?;
     let info = io::read_to_string(std::fs::File::from(info))?;
     info.lines()
         .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())

@@ -190,6 +190,41 @@ mod names {
         }
     }
 
+    /// Links of the layer itself lead deeper than any path can: 8,000 levels overflowed a stack.
+    #[test]
+    fn a_tree_deeper_than_any_path_is_replaced() {
+        let level = "a/".repeat(1000);
+        contained(|_| {
+            let mut maker = TarMaker::new()
+                .pax(&[("path", format!("{level}f").as_bytes())])
+                .file("x", b"1");
+            let mut way = level.clone();
+            for link in ["l1", "l2", "l3", "l4", "l5", "l6", "l7", "l8", "l9"] {
+                let further = format!("{link}/{level}");
+                maker = maker
+                    .pax(&[("linkpath", way.as_bytes())])
+                    .symlink(link, "x")
+                    .pax(&[("path", format!("{further}f").as_bytes())])
+                    .file("x", b"1");
+                way = further;
+            }
+            maker.file("a", b"in its place")
+        });
+    }
+
+    #[test]
+    fn names_that_would_fill_the_memory() {
+        let value = vec![b'x'; 60_000];
+        refused("take more than 67108864 bytes", |_| {
+            (0..1200).fold(TarMaker::new(), |maker, number| {
+                let attribute = "SCHILY.xattr.user.large";
+                maker
+                    .pax(&[(attribute, value.as_slice())])
+                    .directory(&format!("d{number}"), 0o755)
+            })
+        });
+    }
+
     #[test]
     fn a_pax_path_that_climbs() {
         refused("is outside", |_| {

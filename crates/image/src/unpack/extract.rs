@@ -6,7 +6,7 @@
 //! opaque directories get `trusted.overlay.opaque`. What depends on the layers below is only noted here and
 //! done by [`second_pass`](super::second_pass).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -17,8 +17,11 @@ use super::reader::{Entry, EntryKind, Tar, TarError};
 
 /// The most entries of one layer: the largest known images have about a million files in all.
 const ENTRIES_MAX: u64 = 4_000_000;
-/// The most directories of one layer: their attributes are kept until its end.
-const DIRECTORIES_MAX: u64 = 1_000_000;
+/// What is kept of a layer in memory until its end, in bytes: paths and attributes of directories, links to lower
+/// layers, whiteouts. Enough for some 300,000 of them; a small archive can name many long ones.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+/// What one kept thing takes beside its bytes: its place in a map and the allocator's share.
+const KEPT_OVERHEAD_BYTES: usize = 96;
 /// The longest path, in bytes (`PATH_MAX` of Linux).
 const PATH_BYTES_MAX: usize = 4096;
 /// Directories of the current path that are held open; deeper ones are opened again for each entry.
@@ -83,6 +86,14 @@ pub(crate) struct Attributes {
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Attributes {
+    fn kept_bytes(&self) -> usize {
+        let one =
+            |(name, value): &(Vec<u8>, Vec<u8>)| name.len() + value.len() + KEPT_OVERHEAD_BYTES;
+        self.xattrs.iter().map(one).sum()
+    }
+}
+
 /// A hard link whose target the layer itself does not have.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -95,7 +106,7 @@ pub(crate) struct Link {
 pub(crate) struct Extracted {
     pub(crate) root: OwnedFd,
     /// By path; `None`: no entry named it, it was only on the way to another.
-    pub(crate) directories: HashMap<Vec<u8>, Option<Attributes>>,
+    pub(crate) directories: BTreeMap<Vec<u8>, Option<Attributes>>,
     pub(crate) links: Vec<Link>,
     pub(crate) whiteouts: Vec<Vec<u8>>,
     /// The root itself hides everything below.
@@ -116,9 +127,10 @@ pub(crate) fn extract<R: BufRead>(
     let mut extractor = Extractor {
         umask,
         open: Vec::new(),
+        kept_bytes: 0,
         layer: Extracted {
             root,
-            directories: HashMap::new(),
+            directories: BTreeMap::new(),
             links: Vec::new(),
             whiteouts: Vec::new(),
             root_opaque: false,
@@ -182,6 +194,8 @@ struct Extractor {
     umask: u32,
     /// The directories on the way to the last entry, outermost first.
     open: Vec<(Vec<u8>, OwnedFd)>,
+    /// Of what the layer keeps in memory; see [`KEPT_BYTES_MAX`].
+    kept_bytes: usize,
     layer: Extracted,
 }
 
@@ -205,7 +219,9 @@ impl Extractor {
         let parts = components(&entry.path)?;
         let Some((name, above)) = parts.split_last() else {
             if entry.kind == EntryKind::Directory {
-                return self.note_directory(&[], Some(attributes(entry)?));
+                return self
+                    .note(&[], Some(attributes(entry)?))
+                    .map_err(|source| at(&entry.path, source));
             }
             return Err(ExtractError::Name(text(&entry.path)));
         };
@@ -229,7 +245,7 @@ impl Extractor {
                     .into_owned()
                     .map_err(wrap)?;
                 self.directory(parent.as_fd(), &parts).map_err(wrap)?;
-                self.note_directory(&parts, Some(attributes))
+                self.note(&parts, Some(attributes)).map_err(wrap)
             }
             EntryKind::Regular => self.regular(tar, entry, &parts, (uid, gid)).map_err(wrap),
             EntryKind::HardLink => self.hard_link(entry, &parts),
@@ -296,14 +312,14 @@ impl Extractor {
                     file::make_directory_at(parent, name, WORKING_MODE)?;
                     let next = file::open_directory_at(parent, name)?;
                     file::set_xattr(&next, OPAQUE, b"y")?;
-                    self.layer.directories.insert(parts.join(&b'/'), None);
+                    self.note(parts, None)?;
                     return Ok(next);
                 }
                 _ => return Err(error),
             }
         }
         let next = file::open_directory_at(parent, name)?;
-        self.layer.directories.insert(parts.join(&b'/'), None);
+        self.note(parts, None)?;
         Ok(next)
     }
 
@@ -312,18 +328,26 @@ impl Extractor {
         path::open_directory_in_root(self.layer.root.as_fd(), &parts.join(&b'/'))
     }
 
-    fn note_directory(
-        &mut self,
-        parts: &[&[u8]],
-        attributes: Option<Attributes>,
-    ) -> Result<(), ExtractError> {
-        let count = u64::try_from(self.layer.directories.len()).expect("usize fits u64");
-        limit(
-            "the number of directories of a layer",
-            count,
-            DIRECTORIES_MAX,
-        )?;
-        self.layer.directories.insert(parts.join(&b'/'), attributes);
+    /// Keeps a directory's attributes for the end of the layer; `None`: no entry named it yet.
+    fn note(&mut self, parts: &[&[u8]], attributes: Option<Attributes>) -> io::Result<()> {
+        let path = parts.join(&b'/');
+        let kept = attributes.as_ref().map_or(0, Attributes::kept_bytes);
+        self.charge(path.len() + kept)?;
+        self.layer.directories.insert(path, attributes);
+        Ok(())
+    }
+
+    /// Counts what is about to be kept in memory.
+    fn charge(&mut self, bytes: usize) -> io::Result<()> {
+        self.kept_bytes = self.kept_bytes.saturating_add(bytes + KEPT_OVERHEAD_BYTES);
+        if self.kept_bytes > KEPT_BYTES_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                format!(
+                    "the names and attributes of the layer take more than {KEPT_BYTES_MAX} bytes"
+                ),
+            ));
+        }
         Ok(())
     }
 
@@ -354,19 +378,19 @@ impl Extractor {
         let stat = file::stat_at(parent, name)?;
         match stat.kind {
             Kind::Directory => {
-                self.layer.size_bytes = self
-                    .layer
-                    .size_bytes
-                    .saturating_sub(super::tree_size(parent, name)?);
-                file::remove_tree(parent, name)?;
+                let freed = file::remove_tree_counted(parent, name)?;
+                self.layer.size_bytes = self.layer.size_bytes.saturating_sub(freed);
                 let gone = parts.join(&b'/');
-                let inside = |path: &[u8]| {
-                    path.strip_prefix(&*gone)
-                        .is_some_and(|rest| rest.starts_with(b"/"))
-                };
-                self.layer
-                    .directories
-                    .retain(|path, _| *path != gone && !inside(path));
+                self.layer.directories.remove(&gone);
+                // Everything below begins with the name and a slash; '0' comes after '/'.
+                let first = [&gone[..], b"/"].concat();
+                let end = [&gone[..], b"0"].concat();
+                let below = self.layer.directories.range(first.clone()..end);
+                let below: Vec<_> = below.map(|(path, _)| path.clone()).collect();
+                for path in &below {
+                    self.layer.directories.remove(path);
+                }
+                let inside = |path: &[u8]| path.starts_with(&first);
                 self.layer.links.retain(|link| !inside(&link.path));
                 Ok(())
             }
@@ -519,11 +543,8 @@ impl Extractor {
                 other => return other.map(drop).map_err(wrap),
             }
         }
-        limit(
-            "the number of links to lower layers",
-            u64::try_from(self.layer.links.len()).expect("usize fits u64"),
-            DIRECTORIES_MAX,
-        )?;
+        self.charge(entry.path.len() + entry.link.len())
+            .map_err(wrap)?;
         self.layer.links.push(Link {
             path: parts.join(&b'/'),
             target: target.join(&b'/'),
@@ -563,12 +584,9 @@ impl Extractor {
             Err(error) => Err(wrap(error)),
             Ok(()) => {
                 let path = [above, &[hidden]].concat().join(&b'/');
+                self.charge(path.len()).map_err(wrap)?;
                 self.layer.whiteouts.push(path);
-                limit(
-                    "the number of whiteouts of a layer",
-                    u64::try_from(self.layer.whiteouts.len()).expect("usize fits u64"),
-                    DIRECTORIES_MAX,
-                )
+                Ok(())
             }
         }
     }

@@ -16,10 +16,8 @@ mod evil_tests;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use sys::file::{self, Kind};
+use std::io::Read;
+use std::os::fd::OwnedFd;
 
 use self::extract::{ExtractError, Extracted};
 use self::pipeline::Pipeline;
@@ -74,20 +72,4 @@ pub(crate) fn first_pass(root: OwnedFd, source: Source<'_>) -> Result<Extracted,
             _ => Ok(extracted),
         }
     })
-}
-
-/// Size of the files below a directory as Docker counts it: files and symbolic links, no directories.
-pub(crate) fn tree_size(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<u64> {
-    let directory = file::open_directory_at(parent, name)?;
-    let mut sum = 0_u64;
-    for name in file::names_in(directory.as_fd())? {
-        let stat = file::stat_at(directory.as_fd(), &name)?;
-        sum = sum.saturating_add(match stat.kind {
-            Kind::Directory => tree_size(directory.as_fd(), &name)?,
-            // A file with another name stays when this one goes.
-            _ if stat.links > 1 => 0,
-            _ => stat.size_bytes,
-        });
-    }
-    Ok(sum)
 }

@@ -253,7 +253,7 @@ fn one(
         })
     } else if filesystem == "cgroup" && options.cgroups == cgroup::Version::V1 {
         MountKind::CgroupV1 {
-            namespace: super::listed(spec)
+            namespace: super::namespaces::listed(spec)
                 .iter()
                 .any(|namespace| namespace.typ() == oci::LinuxNamespaceType::Cgroup),
         }

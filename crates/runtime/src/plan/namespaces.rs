@@ -20,7 +20,7 @@ fn kind(typ: oci::LinuxNamespaceType) -> Set {
     }
 }
 
-fn listed(spec: &oci::Spec) -> &[oci::LinuxNamespace] {
+pub(super) fn listed(spec: &oci::Spec) -> &[oci::LinuxNamespace] {
     spec.linux()
         .as_ref()
         .and_then(|linux| linux.namespaces().as_deref())

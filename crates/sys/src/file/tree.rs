@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{self, AtFlags, Dir};
 
-use super::{open_directory_at, rename_at, unique, unlink_at};
+use super::{open_directory_at, rename_at, stat_at, unique, unlink_at};
 
 /// How deep [`remove_tree`] holds directories open; deeper ones are moved up first, so that any depth needs
 /// few file descriptors.
@@ -33,68 +33,101 @@ pub fn names_in(directory: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
 /// # Errors
 /// The first errno met; what could be removed is removed.
 pub fn remove_tree(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
-    match unlink_at(directory, name) {
-        Err(error) if error.raw_os_error() == Some(libc::EISDIR) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => return other,
-    }
-    let root = open_directory_at(directory, name)?;
-    let mut failed = None;
-    // Each round empties the tree to a depth and moves what is deeper up to its root.
-    loop {
-        let mut moved = 0_u64;
-        empty(root.as_fd(), root.as_fd(), 0, &mut moved, &mut failed);
-        if moved == 0 || failed.is_some() {
-            break;
-        }
-    }
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?),
-    }
+    Removal::default().run(directory, name)
 }
 
-fn empty(
-    root: BorrowedFd<'_>,
-    directory: BorrowedFd<'_>,
-    depth: usize,
-    moved: &mut u64,
-    failed: &mut Option<io::Error>,
-) {
-    let names = match names_in(directory) {
-        Ok(names) => names,
-        Err(error) => {
-            failed.get_or_insert(error);
-            return;
-        }
+/// As [`remove_tree`], and answers the bytes that went: of files and symbolic links with no other name.
+///
+/// # Errors
+/// As [`remove_tree`].
+pub fn remove_tree_counted(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<u64> {
+    let mut removal = Removal {
+        freed_bytes: Some(0),
+        ..Removal::default()
     };
-    for name in names {
-        if let Err(error) = empty_one(root, directory, &name, depth, moved, failed) {
-            failed.get_or_insert(error);
-        }
-    }
+    removal.run(directory, name)?;
+    Ok(removal.freed_bytes.unwrap_or_default())
 }
 
-fn empty_one(
-    root: BorrowedFd<'_>,
-    directory: BorrowedFd<'_>,
-    name: &[u8],
-    depth: usize,
-    moved: &mut u64,
-    failed: &mut Option<io::Error>,
-) -> io::Result<()> {
-    match unlink_at(directory, name) {
-        Err(error) if error.raw_os_error() == Some(libc::EISDIR) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => return other,
+#[derive(Default)]
+struct Removal {
+    /// Directories that were too deep and were moved up to the root of the tree.
+    moved: u64,
+    failed: Option<io::Error>,
+    freed_bytes: Option<u64>,
+}
+
+impl Removal {
+    fn run(&mut self, directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+        if self.unlink(directory, name)? {
+            return Ok(());
+        }
+        let root = open_directory_at(directory, name)?;
+        // Each round empties the tree to a depth and moves what is deeper up to its root.
+        loop {
+            self.moved = 0;
+            self.empty(root.as_fd(), root.as_fd(), 0);
+            if self.moved == 0 || self.failed.is_some() {
+                break;
+            }
+        }
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => Ok(fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?),
+        }
     }
-    if depth >= REMOVE_DEPTH_MAX {
-        *moved += 1;
-        let aside = format!(".cooper-remove-{}-{moved}", unique());
-        return rename_at(directory, name, root, aside.as_bytes());
+
+    /// Removes what is no directory, and says whether it did; what is gone already is fine.
+    fn unlink(&mut self, directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
+        let bytes = match self.freed_bytes {
+            Some(_) => match stat_at(directory, name) {
+                Ok(stat) if stat.links == 1 => stat.size_bytes,
+                _ => 0,
+            },
+            None => 0,
+        };
+        match unlink_at(directory, name) {
+            Err(error) if error.raw_os_error() == Some(libc::EISDIR) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            other => other?,
+        }
+        self.freed_bytes = self.freed_bytes.map(|sum| sum.saturating_add(bytes));
+        Ok(true)
     }
-    let inner = open_directory_at(directory, name)?;
-    empty(root, inner.as_fd(), depth + 1, moved, failed);
-    drop(inner);
-    Ok(fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?)
+
+    fn empty(&mut self, root: BorrowedFd<'_>, directory: BorrowedFd<'_>, depth: usize) {
+        let names = match names_in(directory) {
+            Ok(names) => names,
+            Err(error) => {
+                self.failed.get_or_insert(error);
+                return;
+            }
+        };
+        for name in names {
+            if let Err(error) = self.empty_one(root, directory, &name, depth) {
+                self.failed.get_or_insert(error);
+            }
+        }
+    }
+
+    fn empty_one(
+        &mut self,
+        root: BorrowedFd<'_>,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        depth: usize,
+    ) -> io::Result<()> {
+        if self.unlink(directory, name)? {
+            return Ok(());
+        }
+        if depth >= REMOVE_DEPTH_MAX {
+            self.moved += 1;
+            let aside = format!(".cooper-remove-{}-{}", unique(), self.moved);
+            return rename_at(directory, name, root, aside.as_bytes());
+        }
+        let inner = open_directory_at(directory, name)?;
+        self.empty(root, inner.as_fd(), depth + 1);
+        drop(inner);
+        Ok(fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?)
+    }
 }
