@@ -53,6 +53,10 @@ pub struct Event {
     pub hung_up: bool,
 }
 
+/// The longest wait that `epoll_pwait` can be asked for: Linux 5.10 has no other call, and counts milliseconds in an int.
+/// Who waits longer is woken without an event, as after an interruption.
+const TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// How many events one wait returns at most; the kernel keeps the others for the next.
 pub const EVENTS_MAX: usize = 32;
 
@@ -113,10 +117,12 @@ impl Epoll {
     /// The errno of epoll_wait.
     pub fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         events.clear();
-        let timeout = timeout.map(|limit| Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(limit.subsec_nanos()),
-        });
+        let timeout = timeout
+            .map(|limit| limit.min(TIMEOUT_MAX))
+            .map(|limit| Timespec {
+                tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(limit.subsec_nanos()),
+            });
         let mut buffer = [epoll::Event {
             flags: epoll::EventFlags::empty(),
             data: epoll::EventData::new_u64(0),
@@ -224,6 +230,8 @@ mod tests {
         drop(writer);
         epoll.wait(&mut events, None).unwrap();
         assert!(events[0].hung_up && events[0].key == 8);
+        epoll.wait(&mut events, Some(Duration::MAX)).unwrap();
+        assert!(events[0].hung_up, "a long wait is none at all");
         epoll.delete(reader.as_fd()).unwrap();
         epoll.wait(&mut events, Some(Duration::ZERO)).unwrap();
         assert_eq!(events, []);

@@ -594,6 +594,20 @@ pub fn set_command_line(line: Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets this process run on every processor that its cgroup allows (of the first 1024, as many as the kernel's own
+/// structure has).
+///
+/// # Errors
+/// The errno of `sched_setaffinity(2)`.
+pub fn use_all_processors() -> io::Result<()> {
+    use rustix::thread::{CpuSet, sched_setaffinity};
+    let mut all = CpuSet::new();
+    for number in 0..CpuSet::MAX_CPU {
+        all.set(number);
+    }
+    Ok(sched_setaffinity(None, &all)?)
+}
+
 /// Sets the short name of this process.
 ///
 /// # Errors

@@ -162,6 +162,7 @@ impl Context<'_> {
             Step::StartHooks(hooks) => self.hooks("startContainer", hooks)?,
             Step::Terminal { .. }
             | Step::Streams(_)
+            | Step::Processors
             | Step::OomScore(_)
             | Step::Limit(_)
             | Step::CloseFiles { .. }

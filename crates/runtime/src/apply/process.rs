@@ -24,6 +24,11 @@ impl Context<'_> {
         match step {
             Step::Terminal { size, console } => self.terminal(*size, *console)?,
             Step::Streams(slots) => self.streams(*slots)?,
+            Step::Processors => {
+                // Whatever the daemon was confined to is not the container's affair (runc does so since 1.2). And who is
+                // born inside of a cgroup does not get its cpuset from a kernel before 6.3: the affinity set here does.
+                process::use_all_processors().doing(|| "reset the CPU affinity".to_owned())?;
+            }
             Step::OomScore(score) => self.oom_score(*score)?,
             Step::Limit(limit) => {
                 process::set_limit(limit.resource, limit.soft, limit.hard)

@@ -139,6 +139,8 @@ pub(crate) enum Step {
     MaskPath(PathBuf),
     /// Makes the root read-only.
     ReadonlyRoot,
+    /// Takes every processor that the cgroup allows.
+    Processors,
     /// Sets `oom_score_adj`.
     OomScore(i32),
     /// Sets a resource limit.

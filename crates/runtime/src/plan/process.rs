@@ -118,6 +118,7 @@ pub(super) fn steps(
         return Err(Error::Spec("cwd must be an absolute path".to_owned()));
     }
     plan.environment = process.env().clone().unwrap_or_default();
+    steps.push(Step::Processors);
     if let Some(score) = process.oom_score_adj() {
         if place.user_namespace {
             plan.oom_score_by_parent = Some(score);
