@@ -101,6 +101,10 @@ pub(super) const SUITES: &[Suite] = &[
             filters: &[],
             left_out: &[
                 ("differential::", "needs dockerd"),
+                (
+                    "nothing_acknowledged_is_lost",
+                    "starts a hundred daemons, an hour in an emulated machine",
+                ),
                 ("docker_cli::", "needs the docker command line and dockerd"),
                 ("tutorials::", "needs the images of Tomcat and PostgreSQL"),
                 ("t6_and_t14", "needs the image of Tomcat"),
