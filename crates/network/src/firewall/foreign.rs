@@ -142,11 +142,9 @@ impl Foreign {
             let is_ours = |rule: &Rule| ours.contains(&rule.expressions);
             let found = rules.iter().filter(|rule| is_ours(rule)).count();
             let want = wanted.contains(chain);
-            let in_place = found == 2
-                && rules
-                    .iter()
-                    .zip(&ours)
-                    .all(|(rule, our)| rule.expressions == *our);
+            // Before ours only what lets through: the rules of another Cooper, which wants the head as well.
+            let head = rules.iter().take_while(|rule| only_accepts(rule));
+            let in_place = found == 2 && head.filter(|rule| is_ours(rule)).count() == 2;
             if (want && in_place) || (!want && found == 0) {
                 continue;
             }
@@ -170,6 +168,16 @@ fn ours(bridge: &str) -> [Vec<Expression>; 2] {
         rule.push(Expression::Verdict(Verdict::Accept));
         rule
     })
+}
+
+/// A rule of this engine's kind: nothing in it can stop a packet or send it elsewhere.
+fn only_accepts(rule: &Rule) -> bool {
+    let accepts = |expression: &Expression| match expression {
+        Expression::Verdict(verdict) => *verdict == Verdict::Accept,
+        Expression::Other(_) => false,
+        _ => true,
+    };
+    rule.expressions.iter().all(accepts)
 }
 
 /// A drop, a reject, an xtables target or a verdict map, which can be either.

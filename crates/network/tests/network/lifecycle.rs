@@ -209,6 +209,13 @@ fn exactly_two_rules_stand_where_others_drop() {
                 (&found[..2], found.len()),
                 (&OURS.map(str::to_owned)[..], 3)
             );
+            // What another engine let through may stay above: two that both insist on the head would never rest.
+            host::run(
+                "iptables-nft",
+                &["-I", "DOCKER-USER", "-i", "cooper9", "-j", "ACCEPT"],
+            );
+            network.check().unwrap();
+            assert_eq!(rules("filter", "DOCKER-USER")[1..3], OURS);
         }
         network.remove().unwrap();
         let ours = ["guard", "filter"]
