@@ -19,7 +19,7 @@ use crate::protocol::{
     self, Create, Exec, ExecState, FORWARDS_MAX, FailureKind, Phase, ProcessId, Reply, Request,
     SOCKET_NAME, Size, State, Streams,
 };
-use crate::supervisor::{EXECS_MAX, FRAME_BYTES, Lifetime, READ_BYTES, Supervisor, Watched};
+use crate::supervisor::{EXECS_MAX, Lifetime, READ_BYTES, Supervisor, Watched};
 
 /// Descriptors that one message may bring: a namespace and published ports.
 const DESCRIPTORS_MAX: usize = 1 + FORWARDS_MAX;
@@ -57,7 +57,7 @@ impl Supervisor {
     }
 
     fn read_requests(&mut self, event: Event) {
-        self.scratch.resize(FRAME_BYTES, 0);
+        self.need_scratch();
         let Some(connection) = self.connections.get_mut(&event.key) else {
             return;
         };

@@ -17,7 +17,7 @@ use crate::supervisor::{FRAME_BYTES, HEADER_BYTES, READ_BYTES, Supervisor};
 impl Supervisor {
     /// Reads an output once and passes on what it gave.
     pub(crate) fn pass_on(&mut self, id: &ProcessId, stream: Stream) {
-        self.scratch.resize(FRAME_BYTES, 0);
+        self.need_scratch();
         let Some(process) = self.processes.get_mut(id) else {
             return;
         };
@@ -204,11 +204,11 @@ impl Supervisor {
 
     /// Takes what an attached client sent.
     pub(crate) fn take_stdin(&mut self, key: u64) {
+        self.need_scratch();
         let Some((id, streams)) = self.sender(key) else {
             return;
         };
         let connection = &self.connections[&key];
-        self.scratch.resize(FRAME_BYTES, 0);
         match read_some(&connection.stream, &mut self.scratch[..READ_BYTES]) {
             ReadOutcome::Nothing => {}
             ReadOutcome::Bytes(count) => {

@@ -408,6 +408,13 @@ impl Supervisor {
         }
     }
 
+    /// Makes the buffer, of pages that no one has touched: a short message must not pay for all of them.
+    pub(crate) fn need_scratch(&mut self) {
+        if self.scratch.is_empty() {
+            self.scratch = vec![0; FRAME_BYTES];
+        }
+    }
+
     fn release_memory(&mut self) {
         self.scratch = Vec::new();
         for connection in self.connections.values_mut() {
@@ -422,6 +429,10 @@ impl Supervisor {
             log.release_memory();
         }
         sys::epoll::trim_memory();
+        if self.container.is_some() {
+            // A parked shim keeps what its first request needs at once.
+            sys::epoll::release_code();
+        }
     }
 
     /// What more may wait for a client of this process.

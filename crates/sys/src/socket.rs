@@ -143,7 +143,8 @@ pub fn receive_with_fds(
 /// # Errors
 /// The errno of `recvmsg(2)`.
 pub fn receive_message(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let (mut bytes, mut fds) = (vec![0; MESSAGE_MAX_BYTES], Vec::new());
+    // Asked for first: a buffer for the longest would cost its page faults at each message.
+    let (mut bytes, mut fds) = (vec![0; next_length(socket)?], Vec::new());
     let length = match receive_with_fds(socket, &mut bytes, &mut fds) {
         // A peer that died with our last message unread: the same as its end.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
@@ -151,6 +152,22 @@ pub fn receive_message(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<Owned
     };
     bytes.truncate(length);
     Ok((bytes, fds))
+}
+
+/// What is read at once of a byte stream, which has no messages (a console socket is one).
+const STREAM_BYTES: usize = 4096;
+
+/// Waits for a message and says how long it is; of a stream, how much to read.
+fn next_length(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
+    let peeked =
+        rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut [0_u8; 0][..], flags));
+    match peeked {
+        Ok((_, 0)) => Ok(STREAM_BYTES),
+        Ok((_, length)) => Ok(length.min(MESSAGE_MAX_BYTES)),
+        Err(rustix::io::Errno::CONNRESET) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Waits for one byte with `read(2)` alone, which every seccomp policy allows; `None` is the end.
