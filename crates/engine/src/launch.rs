@@ -35,7 +35,7 @@ const SHIM_END_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const EXIT_NOT_STARTED: i32 = 128;
 
 /// dockerd's words before runc's.
-const CREATE_FAILED: &str = "failed to create task for container: failed to create shim task: \
+pub(crate) const CREATE_FAILED: &str = "failed to create task for container: failed to create shim task: \
      OCI runtime create failed: runc create failed: ";
 
 /// A shim: the connection that is its control, then its watch, and the process if this daemon started it.

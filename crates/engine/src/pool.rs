@@ -1,7 +1,7 @@
 //! Shims kept ready, so that a start need not wait for a process and a cgroup to be made.
 //!
-//! A parked shim has its cgroup under a name of the pool and on cgroup v1 a stub inside it; the launch gives
-//! both the container's name. A parked shim ends with this daemon: its control connection is its life.
+//! A parked shim has its cgroup under a name of the pool; the launch gives it the container's. It ends with this
+//! daemon: its control connection is its life.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;

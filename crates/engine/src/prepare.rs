@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use network::{Dns, Servers};
 use runtime::cgroup::{self, CgroupPath};
-use runtime::{Overlay, Rootfs};
+use runtime::{Overlay, Rootfs, oci, seccomp};
 use shim::protocol::{self, LOG_FILES_DEFAULT, LOG_SIZE_DEFAULT_BYTES, Log, Size};
 
 use crate::definition::Definition;
 use crate::open::Inner;
 use crate::spec::{self, Peer, Place};
 use crate::state::Attached;
-use crate::{ContainerId, Error, Snapshot, files, lookup, volumes};
+use crate::{ContainerId, Error, Snapshot, files, launch, lookup, volumes};
 
 /// What a shim is told, and the network namespace that goes with it.
 pub(crate) struct Prepared {
@@ -51,7 +52,8 @@ pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Er
         peers: &peers,
         sources: &sources.by_destination,
     };
-    let spec = spec::generate(definition, &place)?;
+    let mut spec = spec::generate(definition, &place)?;
+    let seccomp = take_seccomp(&mut spec)?;
     let given = engine.networks.attach(definition, &snapshot.name)?;
     sys::fault!("engine.launch.attached");
     let bridged = given.attached.as_ref().and_then(|a| a.bridged.as_ref());
@@ -64,6 +66,7 @@ pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Er
         id: id.to_string(),
         run_dir,
         spec: Box::new(spec),
+        seccomp,
         user: spec::user(definition),
         rootfs: Rootfs::Overlay(Overlay {
             layers: held.layers_dir,
@@ -88,6 +91,22 @@ pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Er
         network: given.attached,
         held: sources.held,
     })
+}
+
+/// Takes the seccomp policy out of a specification, compiled.
+fn take_seccomp(spec: &mut oci::Spec) -> Result<Option<Arc<seccomp::Program>>, Error> {
+    let Some(linux) = spec.linux_mut() else {
+        return Ok(None);
+    };
+    let Some(policy) = linux.seccomp() else {
+        return Ok(None);
+    };
+    let program = seccomp::compile_cached(policy).map_err(|source| {
+        let message = format!("{}{source}", launch::CREATE_FAILED);
+        Error::new(crate::Class::Internal, message)
+    })?;
+    linux.set_seccomp(None);
+    Ok(Some(program))
 }
 
 /// The containers whose namespaces this one joins.

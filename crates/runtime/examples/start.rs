@@ -1,4 +1,4 @@
-//! Measures create, start and end of `true` through the library: `start [rounds] [stub|direct] [directory|overlay]`.
+//! Measures create, start and end of `true` through the library: `start [rounds] [directory|overlay] [exec]`.
 //!
 //! One line: the least, the median and the 90th percentile of each part, in microseconds.
 #![expect(
@@ -32,9 +32,6 @@ fn io() -> Io {
     }
 }
 
-/// A stub is in its cgroup by then.
-const PARKED: std::time::Duration = std::time::Duration::from_millis(20);
-
 #[expect(
     clippy::too_many_lines,
     reason = "one measurement, read from top to bottom"
@@ -42,8 +39,7 @@ const PARKED: std::time::Duration = std::time::Duration::from_millis(20);
 fn main() {
     let words: Vec<String> = std::env::args().collect();
     let rounds: usize = words.get(1).map_or(50, |text| text.parse().unwrap());
-    let with_stub = words.get(2).is_some_and(|word| word == "stub");
-    let overlay = words.get(3).is_none_or(|word| word == "overlay");
+    let overlay = words.get(2).is_none_or(|word| word == "overlay");
     let directory = tempfile::tempdir().unwrap();
     let layer = directory.path().join("layers/1");
     for name in ["bin", "proc", "dev", "sys", "tmp", "etc"] {
@@ -51,7 +47,6 @@ fn main() {
     }
     fs::copy("/bin/busybox", layer.join("bin/true")).unwrap();
     let spec: oci::Spec = serde_json::from_str(SPEC).unwrap();
-    let mut spec = spec;
     let names = spec
         .process()
         .as_ref()
@@ -60,11 +55,7 @@ fn main() {
         .clone()
         .unwrap();
     let policy = runtime::seccomp::docker_default(names.bounding().as_ref().unwrap());
-    let mut linux = spec.linux().clone().unwrap();
-    linux.set_seccomp(Some(policy));
-    spec.set_linux(Some(linux));
-    runtime::seccomp::compile_cached(spec.linux().as_ref().unwrap().seccomp().as_ref().unwrap())
-        .unwrap();
+    let program = runtime::seccomp::compile(&policy).unwrap();
     let mut parts: [Vec<u128>; 5] = Default::default();
     for round in 0..rounds {
         let here = directory.path().join(format!("c{round}"));
@@ -84,32 +75,29 @@ fn main() {
             }
         };
         let cgroup = Cgroup::create(&CgroupPath::own(&format!("bench-{round}")).unwrap()).unwrap();
-        let stub = with_stub.then(|| runtime::stub::spawn(&cgroup).unwrap());
-        if with_stub {
-            std::thread::sleep(PARKED); // a parked stub has long been in its cgroup
-        }
         let begin = Instant::now();
         let mut init = runtime::create(Create {
             user: None,
             spec: &spec,
+            seccomp: Some(&program),
             rootfs: &rootfs,
             io: io(),
             prepared: Prepared {
                 cgroup,
                 netns: None,
-                stub,
             },
             init: false,
             gate: StartGate::Creator,
         })
         .unwrap();
         let created = Instant::now();
-        let executed = (words.get(4).is_some_and(|word| word == "exec")).then(|| {
+        let executed = (words.get(3).is_some_and(|word| word == "exec")).then(|| {
             let before = Instant::now();
             let executed = runtime::exec(Exec {
                 user: None,
                 init: init.pidfd(),
                 spec: &spec,
+                seccomp: Some(&program),
                 process: spec.process().as_ref().unwrap(),
                 cgroup: &init.cgroup,
                 io: io(),

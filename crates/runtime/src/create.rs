@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::launch::{self, Given, Launch, host};
-use crate::{Error, Io, Rootfs, cgroup, oci, plan, stub, user};
+use crate::seccomp::Program;
+use crate::{Error, Io, Rootfs, cgroup, oci, plan, user};
 
 /// What runc says it was doing when a container's first process fails.
 const DURING: &str = "unable to start container process: error during container init: ";
@@ -15,8 +16,6 @@ pub struct Prepared {
     pub cgroup: cgroup::Cgroup,
     /// A network namespace to join where the spec asks for a new one.
     pub netns: Option<OwnedFd>,
-    /// A process that is already inside `cgroup` (worth having on v1).
-    pub stub: Option<stub::Stub>,
 }
 
 /// Who tells the waiting process to go on to its program.
@@ -33,13 +32,15 @@ pub enum StartGate {
 pub struct Create<'a> {
     /// The OCI spec. Its `root.path` is not looked at: `rootfs` counts.
     pub spec: &'a oci::Spec,
+    /// The compiled seccomp policy; `None` compiles the one of the spec, if there is one.
+    pub seccomp: Option<&'a Program>,
     /// Who the process is to be, looked up in `rootfs`; `None` takes the numbers of the spec.
     pub user: Option<&'a user::Wanted>,
     /// The root file system.
     pub rootfs: &'a Rootfs,
     /// The standard streams; a terminal only when the spec's process has one.
     pub io: Io,
-    /// Cgroup, network namespace and stub.
+    /// Cgroup and network namespace.
     pub prepared: Prepared,
     /// Whether Cooper's own init is PID 1 and the spec's process its child (`--init`). Only for a caller that runs from
     /// a sealed binary (`sys::selfexe`).
@@ -97,6 +98,7 @@ pub fn create(request: Create<'_>) -> Result<Init, Error> {
 pub(crate) fn create_with(request: Create<'_>, extra: Extra<'_>) -> Result<Init, Error> {
     let Create {
         spec,
+        seccomp,
         user,
         rootfs,
         io,
@@ -110,6 +112,7 @@ pub(crate) fn create_with(request: Create<'_>, extra: Extra<'_>) -> Result<Init,
             "an init is only made by a process that runs from a sealed binary".to_owned(),
         ));
     }
+    let seccomp = launch::program(seccomp, spec)?;
     let options = plan::Options {
         terminal: matches!(io, Io::Terminal { .. }),
         size: size(&io),
@@ -120,9 +123,9 @@ pub(crate) fn create_with(request: Create<'_>, extra: Extra<'_>) -> Result<Init,
         cgroups: cgroup::version(),
         id: extra.id,
         hook_state: extra.hook_state,
+        seccomp: seccomp.is_some(),
     };
     let mut plan = plan::create(spec, &options)?;
-    let seccomp = launch::program(spec)?;
     let (ours, theirs) = sys::socket::message_pair().map_err(host("make the channel"))?;
     let given = Given {
         io,
@@ -139,10 +142,9 @@ pub(crate) fn create_with(request: Create<'_>, extra: Extra<'_>) -> Result<Init,
     }
     let launch = Launch {
         plan: &plan,
-        seccomp: &seccomp,
+        seccomp: seccomp.as_deref(),
         files,
         cgroup: &prepared.cgroup,
-        stub: prepared.stub,
         during: DURING,
     };
     let launched = launch::launch(launch, (ours, theirs))?;

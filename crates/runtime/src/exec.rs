@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::launch::{self, Given, Launch, host};
+use crate::seccomp::Program;
 use crate::{Error, Io, cgroup, create, oci, plan, user};
 
 /// What runc says it was doing when a further process fails.
@@ -15,6 +16,8 @@ pub struct Exec<'a> {
     pub init: BorrowedFd<'a>,
     /// The container's spec (its seccomp policy and namespaces count).
     pub spec: &'a oci::Spec,
+    /// The compiled seccomp policy; `None` compiles the one of the spec, if there is one.
+    pub seccomp: Option<&'a Program>,
     /// Who the process is to be, looked up in the container; `None` takes the numbers of `process`.
     pub user: Option<&'a user::Wanted>,
     /// The process.
@@ -59,6 +62,7 @@ pub fn find_user(init: BorrowedFd<'_>, wanted: &user::Wanted) -> Result<user::Us
 }
 
 pub(crate) fn exec_with(request: Exec<'_>, preserve: u32) -> Result<Executed, Error> {
+    let seccomp = launch::program(request.seccomp, request.spec)?;
     let options = plan::Options {
         terminal: matches!(request.io, Io::Terminal { .. }),
         size: create::size(&request.io),
@@ -69,12 +73,12 @@ pub(crate) fn exec_with(request: Exec<'_>, preserve: u32) -> Result<Executed, Er
         cgroups: cgroup::version(),
         id: request.cgroup.path().name().to_owned(),
         hook_state: String::new(),
+        seccomp: seccomp.is_some(),
     };
     let mut plan = plan::exec(request.spec, request.process, &options)?;
     if let Some(wanted) = request.user {
         plan.become_user(find_user(request.init, wanted)?)?;
     }
-    let seccomp = launch::program(request.spec)?;
     let given = Given {
         io: request.io,
         rootfs: None,
@@ -89,10 +93,9 @@ pub(crate) fn exec_with(request: Exec<'_>, preserve: u32) -> Result<Executed, Er
     files.push(init);
     let launch = Launch {
         plan: &plan,
-        seccomp: &seccomp,
+        seccomp: seccomp.as_deref(),
         files,
         cgroup: request.cgroup,
-        stub: None,
         during: DURING,
     };
     let channels = sys::socket::message_pair().map_err(host("make the channel"))?;

@@ -1,13 +1,13 @@
 //! From a plan to a child that waits: opening what the plan names, making the process, and the first words with it.
 //!
-//! Three ways lead to one child: a direct clone3; a process in between that joins namespaces first (it cannot be in
-//! a pid namespace it joins, only its children are); and the stub, which is such a process made ahead of time.
+//! Two ways lead to one child: a direct clone3, and a process in between that joins namespaces first (it cannot be in
+//! a pid namespace it joins, only its children are).
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use sys::bpf::SockFilter;
 use sys::mount::{self, Depth};
 use sys::namespace::{self, Set};
 use sys::path::OpenFlags;
@@ -17,22 +17,20 @@ use sys::signal::SIGKILL;
 use crate::apply::{self, Applied};
 use crate::message::{self, Failure, Report};
 use crate::plan::{Join, Mapping, Plan, Source};
-use crate::stub::Stub;
-use crate::{Error, Io, Rootfs, cgroup, seccomp};
+use crate::seccomp::{self, Program};
+use crate::{Error, Io, Rootfs, cgroup};
 
 /// What is launched.
 #[derive(Debug)]
 pub(crate) struct Launch<'a> {
     /// The plan.
     pub(crate) plan: &'a Plan,
-    /// The seccomp program and its flags.
-    pub(crate) seccomp: &'a (Vec<SockFilter>, u32),
+    /// The seccomp program that the plan's step loads.
+    pub(crate) seccomp: Option<&'a Program>,
     /// The descriptors by slot.
     pub(crate) files: Vec<OwnedFd>,
     /// The cgroup the child is in before it does anything.
     pub(crate) cgroup: &'a cgroup::Cgroup,
-    /// A process that is already there.
-    pub(crate) stub: Option<Stub>,
     /// What runc says it was doing, before a failure of the child.
     pub(crate) during: &'static str,
 }
@@ -145,22 +143,26 @@ fn open_rootfs(rootfs: &Rootfs) -> Result<OwnedFd, Error> {
     }
 }
 
-/// Compiles the policy of a spec; without one the program is empty and no step loads it.
-pub(crate) fn program(spec: &crate::oci::Spec) -> Result<(Vec<SockFilter>, u32), Error> {
+/// The seccomp program of a process: the one that was compiled for it, else that of the spec's policy.
+pub(crate) fn program<'a>(
+    compiled: Option<&'a Program>,
+    spec: &crate::oci::Spec,
+) -> Result<Option<Cow<'a, Program>>, Error> {
     let policy = spec
         .linux()
         .as_ref()
         .and_then(|linux| linux.seccomp().as_ref());
-    let Some(policy) = policy else {
-        return Ok((Vec::new(), 0));
+    let program = match (compiled, policy) {
+        (Some(program), _) => Cow::Borrowed(program),
+        (None, Some(policy)) => Cow::Owned(seccomp::compile(policy)?),
+        (None, None) => return Ok(None),
     };
-    let program = seccomp::compile_cached(policy)?;
     if program.needs_listener() {
         return Err(Error::Spec(
             "seccomp listeners are not supported".to_owned(),
         ));
     }
-    Ok((program.instructions().to_vec(), program.flags()))
+    Ok(Some(program))
 }
 
 /// Makes the child and lets it begin; it is inside its cgroup then.
@@ -173,15 +175,9 @@ pub(crate) fn launch(
         seccomp,
         files,
         cgroup,
-        stub,
         during,
     } = launch;
     let between = !plan.joins_before.is_empty();
-    if let Some(stub) = stub {
-        let pid = stub.make(plan, seccomp, &files, theirs, ours.as_fd())?;
-        drop(files);
-        return begun(pid, ours, plan, during);
-    }
     let way = Way::open(cgroup)?;
     let awaits_maps = plan.mappings.is_some();
     let request = CloneRequest {
@@ -259,7 +255,7 @@ impl<'a> Way<'a> {
     }
 }
 
-/// The pid that the process in between, or the stub, reports.
+/// The pid that the process in between reports.
 pub(crate) fn pid_of_child(channel: BorrowedFd<'_>, during: &str) -> Result<u32, Error> {
     match message::receive(channel).map_err(host("hear from the child"))? {
         Report::Pid(pid) => Ok(pid),
@@ -317,7 +313,7 @@ fn write_maps(pid: u32, plan: &Plan) -> Result<(), Error> {
 /// The process in between: joins, makes the child as a sibling, reports its pid, ends.
 pub(crate) fn between_main(
     plan: &Plan,
-    seccomp: &(Vec<SockFilter>, u32),
+    seccomp: Option<&Program>,
     files: Vec<OwnedFd>,
     channel: OwnedFd,
 ) -> i32 {
@@ -331,7 +327,7 @@ pub(crate) fn between_main(
 
 fn between(
     plan: &Plan,
-    seccomp: &(Vec<SockFilter>, u32),
+    seccomp: Option<&Program>,
     files: Vec<OwnedFd>,
     channel: BorrowedFd<'_>,
 ) -> Result<u32, Failure> {

@@ -8,7 +8,7 @@
 //! ```text
 //! spec ─ plan ─▶ Plan ──────────────▶ apply (in the child) ─▶ wait for start ─▶ execve
 //!                 │  sources opened   ▲
-//!                 └─ by the caller ───┘ direct clone3, or through a stub that is already in the cgroups
+//!                 └─ by the caller ───┘ into its cgroup before its first step
 //! ```
 
 pub mod capabilities;
@@ -26,7 +26,6 @@ mod launch;
 mod message;
 mod plan;
 mod rootfs;
-pub mod stub;
 pub mod user;
 
 pub use create::{Create, Init, Prepared, StartGate, create};

@@ -114,18 +114,16 @@ fn pipes() -> (Io, fs::File) {
     (io, fs::File::from(read))
 }
 
-fn create(place: &Place, spec: &oci::Spec, stub: bool, io: Io) -> Result<Init, Error> {
-    let cgroup = place.cgroup();
-    let stub = stub.then(|| runtime::stub::spawn(&cgroup).unwrap());
+fn create(place: &Place, spec: &oci::Spec, io: Io) -> Result<Init, Error> {
     runtime::create(Create {
         user: None,
         spec,
+        seccomp: None,
         rootfs: &Rootfs::Overlay(place.overlay()),
         io,
         prepared: Prepared {
-            cgroup,
+            cgroup: place.cgroup(),
             netns: None,
-            stub,
         },
         init: false,
         gate: StartGate::Creator,
@@ -143,27 +141,25 @@ fn a_container_on_an_overlay_runs_and_the_host_sees_no_mount() {
     if !ready() {
         return;
     }
-    for stub in [false, true] {
-        let place = Place::new("run");
-        let (io, output) = pipes();
-        let script = "echo $$; touch /made; cat /proc/self/cgroup; exit 7";
-        let mut init = create(&place, &spec(&["sh", "-c", script]), stub, io).unwrap();
-        let host = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(
-            !host.contains(place.directory.path().to_str().unwrap()),
-            "{host}"
-        );
-        init.start().unwrap();
-        let (code, text) = end(&init, output);
-        assert_eq!(code, 7);
-        assert!(text.starts_with("1\n"), "{text}");
-        assert!(
-            text.contains(&format!("/lib-suite/{}", place.name)),
-            "{text}"
-        );
-        assert!(place.directory.path().join("upper/made").exists());
-        assert!(matches!(init.start(), Err(Error::Died)), "a second start");
-    }
+    let place = Place::new("run");
+    let (io, output) = pipes();
+    let script = "echo $$; touch /made; cat /proc/self/cgroup; exit 7";
+    let mut init = create(&place, &spec(&["sh", "-c", script]), io).unwrap();
+    let host = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(
+        !host.contains(place.directory.path().to_str().unwrap()),
+        "{host}"
+    );
+    init.start().unwrap();
+    let (code, text) = end(&init, output);
+    assert_eq!(code, 7);
+    assert!(text.starts_with("1\n"), "{text}");
+    assert!(
+        text.contains(&format!("/lib-suite/{}", place.name)),
+        "{text}"
+    );
+    assert!(place.directory.path().join("upper/made").exists());
+    assert!(matches!(init.start(), Err(Error::Died)), "a second start");
 }
 
 #[test]
@@ -171,17 +167,15 @@ fn errors_have_the_exit_codes_of_docker() {
     if !ready() {
         return;
     }
-    for stub in [false, true] {
-        for (program, code, class) in [
-            ("nope", 127, FailureClass::NotFound),
-            ("/nope", 127, FailureClass::NotFound),
-            ("/tmp", 126, FailureClass::NotExecutable),
-            ("/bin", 126, FailureClass::NotExecutable),
-        ] {
-            let place = Place::new("errors");
-            let error = create(&place, &spec(&[program]), stub, pipes().0).unwrap_err();
-            assert_eq!((error.exit_code(), error.class()), (code, class), "{error}");
-        }
+    for (program, code, class) in [
+        ("nope", 127, FailureClass::NotFound),
+        ("/nope", 127, FailureClass::NotFound),
+        ("/tmp", 126, FailureClass::NotExecutable),
+        ("/bin", 126, FailureClass::NotExecutable),
+    ] {
+        let place = Place::new("errors");
+        let error = create(&place, &spec(&[program]), pipes().0).unwrap_err();
+        assert_eq!((error.exit_code(), error.class()), (code, class), "{error}");
     }
 }
 
@@ -191,7 +185,7 @@ fn a_process_that_is_never_started_ends_with_its_creator() {
         return;
     }
     let place = Place::new("dropped");
-    let init = create(&place, &spec(&["true"]), false, pipes().0).unwrap();
+    let init = create(&place, &spec(&["true"]), pipes().0).unwrap();
     let pidfd = init.pidfd.try_clone().unwrap();
     drop(init);
     assert_eq!(sys::process::wait(pidfd.as_fd()).unwrap().code, 1);
@@ -204,7 +198,7 @@ fn an_exec_runs_beside_and_has_a_terminal_of_the_given_size() {
     }
     let place = Place::new("exec");
     let spec = spec(&["sleep", "300"]);
-    let mut init = create(&place, &spec, false, pipes().0).unwrap();
+    let mut init = create(&place, &spec, pipes().0).unwrap();
     init.start().unwrap();
     let mut process = spec.process().clone().unwrap();
     process.set_args(Some(
@@ -217,6 +211,7 @@ fn an_exec_runs_beside_and_has_a_terminal_of_the_given_size() {
         user: None,
         init: init.pidfd(),
         spec: &spec,
+        seccomp: None,
         process,
         cgroup: &init.cgroup,
         io,
@@ -384,12 +379,12 @@ fn an_init_from_an_unsealed_binary_is_refused() {
     let error = runtime::create(Create {
         user: None,
         spec: &spec(&["true"]),
+        seccomp: None,
         rootfs: &Rootfs::Overlay(place.overlay()),
         io: pipes().0,
         prepared: Prepared {
             cgroup: place.cgroup(),
             netns: None,
-            stub: None,
         },
         init: true,
         gate: StartGate::Creator,

@@ -7,9 +7,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use runtime::cgroup::{self, Cgroup, CgroupPath, MemoryWatch};
-use runtime::{Init, Io, Prepared, StartGate, WindowSize, oci, stub};
+use runtime::seccomp::Program;
+use runtime::{Init, Io, Prepared, StartGate, WindowSize, oci};
 use sys::clock::now_ns;
 use sys::signal::SIGKILL;
 
@@ -67,51 +69,38 @@ impl From<Failure> for Reply {
     }
 }
 
-/// A cgroup made in advance, on v1 with a process inside it.
+/// A cgroup made in advance.
 #[derive(Debug)]
 pub(crate) struct Parked {
     cgroup: Cgroup,
-    stub: Option<stub::Stub>,
 }
 
 impl Parked {
     /// Makes one.
     ///
     /// # Errors
-    /// What the cgroup or the stub failed with; nothing is left then.
+    /// What the cgroup failed with; nothing is left then.
     pub(crate) fn new(path: &CgroupPath) -> Result<Self, Failure> {
-        let cgroup = Cgroup::create(path)?;
-        if cgroup::version() == cgroup::Version::V2 {
-            return Ok(Self { cgroup, stub: None });
-        }
-        match stub::spawn(&cgroup) {
-            Ok(stub) => Ok(Self {
-                cgroup,
-                stub: Some(stub),
-            }),
-            Err(error) => {
-                remove(cgroup)?;
-                Err(error.into())
-            }
-        }
+        Ok(Self {
+            cgroup: Cgroup::create(path)?,
+        })
     }
 
-    /// The cgroup at `path`, and the stub in it if this one can become that.
-    fn adopt(mut self, path: &CgroupPath) -> Result<(Cgroup, Option<stub::Stub>), Failure> {
+    /// The cgroup at `path`: this one, if it can become that.
+    fn adopt(mut self, path: &CgroupPath) -> Result<Cgroup, Failure> {
         let same_parent = self.cgroup.path().parent() == path.parent();
-        if same_parent && self.stub.is_some() && self.cgroup.rename(path.name()).is_ok() {
-            return Ok((self.cgroup, self.stub));
+        if same_parent && self.cgroup.rename(path.name()).is_ok() {
+            return Ok(self.cgroup);
         }
         self.remove()?;
-        Ok((Cgroup::create(path)?, None))
+        Ok(Cgroup::create(path)?)
     }
 
-    /// Ends the stub and removes the cgroup.
+    /// Removes the cgroup.
     ///
     /// # Errors
     /// The cgroup's refusal.
     pub(crate) fn remove(self) -> Result<(), Failure> {
-        drop(self.stub);
         remove(self.cgroup)
     }
 }
@@ -138,6 +127,8 @@ pub(crate) struct Container {
     pub(crate) memory_watch: Option<(u64, MemoryWatch)>,
     /// The spec as JSON: a tenth of what it takes parsed, and only an exec wants it.
     spec: Vec<u8>,
+    /// The seccomp program of every process.
+    seccomp: Option<Arc<Program>>,
     /// The init and its cgroup, until the cgroup is removed. Absent in tests without a container.
     init: Option<Init>,
     /// A cgroup that could not be removed.
@@ -164,6 +155,7 @@ impl Container {
             shortage_told: false,
             memory_watch: None,
             spec,
+            seccomp: None,
             init,
             leftover: None,
         }
@@ -190,19 +182,19 @@ impl Container {
             Failure::new(FailureKind::Invalid, format!("specification: {error}"))
         })?;
         let (ends, io) = standard_streams(request.terminal, request.stdin, request.size)?;
-        let (cgroup, stub) = match parts.parked {
+        let cgroup = match parts.parked {
             Some(parked) => parked.adopt(&request.cgroup)?,
-            None => (Cgroup::create(&request.cgroup)?, None),
+            None => Cgroup::create(&request.cgroup)?,
         };
         let made = runtime::create(runtime::Create {
             spec: &request.spec,
+            seccomp: request.seccomp.as_deref(),
             user: Some(&request.user),
             rootfs: &request.rootfs,
             io,
             prepared: Prepared {
                 cgroup,
                 netns: parts.netns,
-                stub,
             },
             init: request.init,
             gate: StartGate::Creator,
@@ -218,7 +210,8 @@ impl Container {
             }
         };
         let process = init_process(&mut init, ends, &request);
-        let container = Self::new(request.id, request.run_dir, spec, Some(init));
+        let mut container = Self::new(request.id, request.run_dir, spec, Some(init));
+        container.seccomp = request.seccomp;
         match process {
             Ok(process) => Ok((container, process)),
             Err(failure) => {
@@ -271,6 +264,7 @@ impl Container {
         let executed = runtime::exec(runtime::Exec {
             init: init.pidfd.as_fd(),
             spec: &spec,
+            seccomp: self.seccomp.as_deref(),
             user: Some(&request.user),
             process: &request.process,
             cgroup: &init.cgroup,

@@ -13,9 +13,11 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use network::Protocol;
 use runtime::oci;
+use runtime::seccomp::Program;
 use serde::{Deserialize, Serialize};
 
 pub use runtime::cgroup::CgroupPath;
@@ -112,6 +114,10 @@ pub struct Create {
     pub run_dir: PathBuf,
     /// The OCI specification. `process.terminal` is taken from `terminal` below.
     pub spec: Box<oci::Spec>,
+    /// The seccomp program of the init and of every exec: compiled once by the daemon, not for each container.
+    /// Without one the specification's own policy counts.
+    #[serde(default)]
+    pub seccomp: Option<Arc<Program>>,
     /// Who the init is to be, looked up in the container.
     pub user: Wanted,
     /// The root directory.
@@ -175,8 +181,8 @@ pub struct Exec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// Prepares a pooled shim (control connection only, before `Create`): makes the cgroup and, on v1, a stub
-    /// process inside it. Answer: [`Reply::Parked`].
+    /// Prepares a pooled shim (control connection only, before `Create`): makes the cgroup. Answer:
+    /// [`Reply::Parked`].
     Park {
         /// The temporary cgroup; `Create` renames it.
         cgroup: CgroupPath,

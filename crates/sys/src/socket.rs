@@ -160,8 +160,7 @@ const STREAM_BYTES: usize = 4096;
 /// Waits for a message and says how long it is; of a stream, how much to read.
 fn next_length(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
-    let peeked =
-        rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut [0_u8; 0][..], flags));
+    let peeked = rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut [0_u8; 0][..], flags));
     match peeked {
         Ok((_, 0)) => Ok(STREAM_BYTES),
         Ok((_, length)) => Ok(length.min(MESSAGE_MAX_BYTES)),

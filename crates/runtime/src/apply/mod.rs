@@ -11,13 +11,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use sys::bpf::SockFilter;
 use sys::file::{self, Kind};
 use sys::namespace::{self, Set};
 use sys::path::{self, OpenFlags};
 
 use crate::message::{self, Failure, Report};
 use crate::plan::{Hook, Plan, Slot, Source, Step};
+use crate::seccomp::Program;
 
 /// `/dev/null`.
 const NULL: Kind = Kind::Character { major: 1, minor: 3 };
@@ -27,8 +27,8 @@ const NULL: Kind = Kind::Character { major: 1, minor: 3 };
 pub(crate) struct Applied<'a> {
     /// The plan.
     pub(crate) plan: &'a Plan,
-    /// The seccomp program and its flags.
-    pub(crate) seccomp: &'a (Vec<SockFilter>, u32),
+    /// The seccomp program that a step loads.
+    pub(crate) seccomp: Option<&'a Program>,
     /// The descriptors, by slot.
     pub(crate) files: Vec<OwnedFd>,
     /// This end of the channel.
@@ -41,7 +41,7 @@ pub(crate) struct Applied<'a> {
 #[derive(Debug)]
 struct Context<'a> {
     plan: &'a Plan,
-    seccomp: &'a (Vec<SockFilter>, u32),
+    seccomp: Option<&'a Program>,
     files: Vec<Option<OwnedFd>>,
     channel: OwnedFd,
     root: Option<OwnedFd>,

@@ -39,7 +39,11 @@ impl Context<'_> {
             Step::NoNewPrivileges => {
                 process::set_no_new_privileges().doing(|| "set no new privileges".to_owned())?;
             }
-            Step::Seccomp => sys::seccomp::load(&self.seccomp.0, self.seccomp.1)
+            Step::Seccomp => self
+                .seccomp
+                .map_or(Ok(()), |program| {
+                    sys::seccomp::load(program.instructions(), program.flags())
+                })
                 .doing(|| "error loading seccomp filter into kernel".to_owned())?,
             Step::Credentials(who) => self.credentials(who)?,
             Step::ShowAsInit => {

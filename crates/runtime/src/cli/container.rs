@@ -200,12 +200,12 @@ fn make_claimed(
     let request = Create {
         user: None,
         spec,
+        seccomp: None,
         rootfs: &Rootfs::Directory { path: rootfs },
         io,
         prepared: Prepared {
             cgroup,
             netns: None,
-            stub: None,
         },
         init: arguments.init,
         gate: StartGate::Anyone,

@@ -88,6 +88,7 @@ pub(super) fn exec(store: &Store, arguments: &ExecArguments) -> Outcome {
             user: None,
             init: init.as_fd(),
             spec: &spec,
+            seccomp: None,
             process: &process,
             cgroup: &cgroup,
             io,

@@ -12,7 +12,6 @@ mod tests;
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use sys::namespace::Set;
 
 pub(crate) use mounts::{Bind, MountKind, MountStep, Spread};
@@ -24,7 +23,7 @@ use crate::{Error, cgroup, oci};
 pub(crate) type Slot = usize;
 
 /// What a descriptor of a plan is opened from, by the caller, before the child is made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The standard stream with this number that the caller brought.
     Stream(u8),
@@ -48,7 +47,7 @@ pub(crate) enum Source {
 }
 
 /// A namespace to join.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Join {
     /// The descriptor of it, or a pidfd.
     pub(crate) slot: Slot,
@@ -57,7 +56,7 @@ pub(crate) struct Join {
 }
 
 /// One line of a uid or gid map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
     /// First id inside.
     pub(crate) inside: u32,
@@ -68,7 +67,7 @@ pub(crate) struct Mapping {
 }
 
 /// A device file to make.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
     /// Path in the container.
     pub(crate) path: PathBuf,
@@ -83,7 +82,7 @@ pub(crate) struct Device {
 }
 
 /// One operation. The child applies them in order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Joins a session keyring of the container's own.
     Keyring(String),
@@ -178,7 +177,7 @@ pub(crate) enum Step {
 }
 
 /// A program that the spec wants run at some point.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hook {
     /// Path of the program.
     pub(crate) path: PathBuf,
@@ -191,7 +190,7 @@ pub(crate) struct Hook {
 }
 
 /// Everything the child does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Namespaces the child begins, `CLONE_NEW*` bits.
     pub(crate) begins: u64,
@@ -258,6 +257,8 @@ pub(crate) struct Options {
     pub(crate) id: String,
     /// State for hooks in the container, as JSON.
     pub(crate) hook_state: String,
+    /// There is a seccomp program.
+    pub(crate) seccomp: bool,
 }
 
 /// Makes the plan for a container's first process.

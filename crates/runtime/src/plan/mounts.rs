@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use sys::mount::{Attributes, Depth, Propagation};
 
 use super::{Device, Options, Plan, Slot, Source, Step};
 use crate::{Error, cgroup, oci};
 
 /// A propagation, and how deep it goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spread {
     /// `s`hared, s`l`ave, `p`rivate, `u`nbindable.
     kind: char,
@@ -52,14 +51,14 @@ impl Spread {
 }
 
 /// What is bound.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bind {
     /// The detached copy.
     pub(crate) slot: Slot,
 }
 
 /// What is mounted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MountKind {
     /// A part of the host.
     Bind(Bind),
@@ -78,7 +77,7 @@ pub(crate) enum MountKind {
 }
 
 /// One mount.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountStep {
     /// Path in the container.
     pub(crate) destination: PathBuf,

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use sys::cap;
 
 use crate::user::User;
@@ -11,7 +10,7 @@ use super::{Options, Plan, Slot, Source, Step};
 use crate::{Error, oci};
 
 /// One resource limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limit {
     /// `RLIMIT_*` number.
     pub(crate) resource: u32,
@@ -22,7 +21,7 @@ pub(crate) struct Limit {
 }
 
 /// Who the process is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Credentials {
     /// User id.
     pub(crate) uid: u32,
@@ -140,10 +139,7 @@ pub(super) fn steps(
     });
     steps.push(Step::Umask(process.user().umask().unwrap_or(DEFAULT_UMASK)));
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
-    let seccomp = spec
-        .linux()
-        .as_ref()
-        .is_some_and(|linux| linux.seccomp().is_some());
+    let seccomp = options.seccomp;
     if no_new_privileges {
         steps.push(Step::NoNewPrivileges);
     } else if seccomp {

@@ -9,12 +9,13 @@ mod table;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use sys::bpf::SockFilter;
 
 use crate::oci;
 
-/// Policies kept by [`compile_cached`]: one process holds one container, with its own policy and those of its execs.
-const CACHED_MAX: usize = 4;
+/// Policies kept by [`compile_cached`]: those of a handful of capability sets, some 10 KiB each.
+const CACHED_MAX: usize = 8;
 
 /// `SECCOMP_FILTER_FLAG_*` of `linux/seccomp.h`.
 const FLAG_LOG: u32 = 1 << 1;
@@ -41,8 +42,9 @@ pub enum Error {
 }
 
 /// A program for `seccomp(2)`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
+    #[serde(with = "packed")]
     instructions: Vec<SockFilter>,
     flags: u32,
     needs_listener: bool,
@@ -107,8 +109,7 @@ fn compile_for(policy: &oci::LinuxSeccomp, native: table::Abi) -> Result<Program
     })
 }
 
-/// [`compile`] behind a small cache, for the policies that come again and again: a parked shim compiles the default
-/// before anybody waits for it.
+/// [`compile`] behind a small cache, for the policies that come again and again.
 ///
 /// # Errors
 /// As [`compile`].
@@ -124,6 +125,40 @@ pub fn compile_cached(policy: &oci::LinuxSeccomp) -> Result<Arc<Program>, Error>
     cache.truncate(CACHED_MAX - 1);
     cache.insert(0, (policy.clone(), Arc::clone(&program)));
     Ok(program)
+}
+
+/// Each instruction as one number, which a reader takes in without an allocation of its own.
+mod packed {
+    use serde::de::{Deserialize, Deserializer};
+    use serde::ser::Serializer;
+    use sys::bpf::SockFilter;
+
+    pub(super) fn serialize<S: Serializer>(
+        instructions: &[SockFilter],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(instructions.iter().map(|one| {
+            let [a, b] = one.code.to_le_bytes();
+            let [c, d, e, f] = one.k.to_le_bytes();
+            u64::from_le_bytes([a, b, one.jt, one.jf, c, d, e, f])
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<SockFilter>, D::Error> {
+        let numbers = Vec::<u64>::deserialize(deserializer)?;
+        let unpack = |number: u64| {
+            let [a, b, jt, jf, c, d, e, f] = number.to_le_bytes();
+            SockFilter {
+                code: u16::from_le_bytes([a, b]),
+                jt,
+                jf,
+                k: u32::from_le_bytes([c, d, e, f]),
+            }
+        };
+        Ok(numbers.into_iter().map(unpack).collect())
+    }
 }
 
 #[cfg(test)]

@@ -493,6 +493,13 @@ fn a_policy_is_compiled_once() {
     assert_eq!(*first, compile(&policy).unwrap());
 }
 
+#[test]
+fn a_program_survives_the_way_to_another_process() {
+    let program = compile(&docker_default(&Capabilities::new())).unwrap();
+    let text = serde_json::to_string(&program).unwrap();
+    assert_eq!(serde_json::from_str::<Program>(&text).unwrap(), program);
+}
+
 /// One rule of a random policy.
 type AnyRule = (Vec<&'static str>, u8, Vec<(usize, u64, u64, u8)>);
 
