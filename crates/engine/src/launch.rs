@@ -287,8 +287,7 @@ pub(crate) fn remove_cgroup(parent: &str, name: &str) -> Result<(), Error> {
         }
         Err(error) => return Err(failed(error)),
     };
-    cgroup.kill().map_err(failed)?;
-    cgroup.remove().map_err(failed)
+    cgroup.destroy().map_err(failed)
 }
 
 /// Sees a shim of ours to its end, so that no zombie is left. One that does not end is killed.

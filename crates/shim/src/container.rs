@@ -92,7 +92,7 @@ impl Parked {
         if same_parent && self.cgroup.rename(path.name()).is_ok() {
             return Ok(self.cgroup);
         }
-        self.remove()?;
+        self.cgroup.destroy()?;
         Ok(Cgroup::create(path)?)
     }
 
@@ -101,15 +101,8 @@ impl Parked {
     /// # Errors
     /// The cgroup's refusal.
     pub(crate) fn remove(self) -> Result<(), Failure> {
-        remove(self.cgroup)
+        Ok(self.cgroup.destroy()?)
     }
-}
-
-/// Kills what is left in a cgroup and removes it.
-fn remove(cgroup: Cgroup) -> Result<(), Failure> {
-    cgroup.kill()?;
-    cgroup.remove()?;
-    Ok(())
 }
 
 /// The container and its directory.
@@ -129,6 +122,8 @@ pub(crate) struct Container {
     spec: Vec<u8>,
     /// The seccomp program of every process.
     seccomp: Option<Arc<Program>>,
+    /// Whether the init was process 1 of a pid namespace: the kernel lets nothing in it outlive that.
+    owns_pids: bool,
     /// The init and its cgroup, until the cgroup is removed. Absent in tests without a container.
     init: Option<Init>,
     /// A cgroup that could not be removed.
@@ -156,6 +151,7 @@ impl Container {
             memory_watch: None,
             spec,
             seccomp: None,
+            owns_pids: false,
             init,
             leftover: None,
         }
@@ -204,7 +200,7 @@ impl Container {
             Err(error) => {
                 // The cgroup went into the call; what is left of it is opened again.
                 if let Ok(cgroup) = Cgroup::open(&request.cgroup) {
-                    remove(cgroup)?;
+                    cgroup.destroy()?;
                 }
                 return Err(error.into());
             }
@@ -212,6 +208,7 @@ impl Container {
         let process = init_process(&mut init, ends, &request);
         let mut container = Self::new(request.id, request.run_dir, spec, Some(init));
         container.seccomp = request.seccomp;
+        container.owns_pids = owns_pids(&request.spec);
         match process {
             Ok(process) => Ok((container, process)),
             Err(failure) => {
@@ -306,7 +303,7 @@ impl Container {
     /// The cgroup's refusal.
     pub(crate) fn init_exited(&mut self) -> Result<(), Failure> {
         self.phase = Phase::Exited;
-        let Some(init) = &self.init else {
+        let Some(init) = self.init.as_ref().filter(|_| !self.owns_pids) else {
             return Ok(());
         };
         if init.cgroup.is_populated()? {
@@ -388,7 +385,10 @@ impl Container {
             (None, None) => return Ok(()),
         };
         let path = cgroup.path().clone();
-        remove(cgroup).inspect_err(|_failure| self.leftover = Some(path))
+        cgroup.destroy().map_err(|error| {
+            self.leftover = Some(path);
+            error.into()
+        })
     }
 
     /// Kills everything and removes the cgroup: after a failed start.
@@ -408,6 +408,14 @@ impl Container {
 /// The failure of a request to a process that is not there.
 pub(crate) fn not_running() -> Failure {
     Failure::new(FailureKind::NotRunning, "process is not running")
+}
+
+/// Whether a specification asks for a new pid namespace.
+fn owns_pids(spec: &oci::Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    namespaces.into_iter().flatten().any(|namespace| {
+        namespace.typ() == oci::LinuxNamespaceType::Pid && namespace.path().is_none()
+    })
 }
 
 fn init_process(

@@ -254,6 +254,22 @@ impl Cgroup {
         first.map_or(Ok(()), Err)
     }
 
+    /// Kills what is in the group and removes it: [`Cgroup::kill`], then [`Cgroup::remove`]. An empty group, as nearly
+    /// every container leaves it, is removed without a look at its members (on v1 that is a file in each hierarchy).
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn destroy(self) -> Result<(), Error> {
+        let removed = self.directories.iter().all(|directory| {
+            remove_tree(directory.parent.as_fd(), self.path.name(), NESTING_MAX).is_ok()
+        });
+        if removed {
+            return Ok(());
+        }
+        self.kill()?;
+        self.remove()
+    }
+
     fn remove_in(&self, directory: &Directory, deadline: Instant) -> Result<(), Error> {
         let mut pause = REMOVE_PAUSE_FIRST;
         loop {

@@ -274,6 +274,22 @@ fn remove_waits_until_the_last_process_is_gone() {
 }
 
 #[test]
+fn destroying_kills_what_is_there_and_needs_nobody() {
+    if !is_root() {
+        return;
+    }
+    let mut group = Group::new("destroy");
+    let mut child = helper("sleep");
+    group.get().join(child.id()).unwrap();
+    group.cgroup.take().unwrap().destroy().unwrap();
+    assert!(!child.wait().unwrap().success());
+    assert_eq!(list(&group.parent), Vec::<String>::new());
+    let empty = Cgroup::create(&CgroupPath::new(&group.parent, "empty").unwrap()).unwrap();
+    empty.destroy().unwrap();
+    assert_eq!(list(&group.parent), Vec::<String>::new());
+}
+
+#[test]
 fn a_renamed_group_keeps_its_processes() {
     if !is_root() {
         return;

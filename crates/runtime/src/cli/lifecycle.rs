@@ -200,7 +200,5 @@ fn stop(container: &Container) -> Result<(), Failure> {
     let Ok(cgroup) = Cgroup::open(&container.record.cgroup) else {
         return Ok(());
     };
-    cgroup.kill()?;
-    cgroup.remove()?;
-    Ok(())
+    Ok(cgroup.destroy()?)
 }
