@@ -1,4 +1,4 @@
-//! The library as the shim uses it: overlay roots by every method, the stub, exec, and our own init.
+//! The library as the shim uses it: overlay roots by every method, exec, and our own init.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
