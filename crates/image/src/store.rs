@@ -181,6 +181,11 @@ impl Store {
             source,
         };
         file::chmod(empty, 0o755).map_err(wrap)?;
+        // Else a layer's files go where those of a removed one were, and ext4 without a journal, which does not
+        // take inodes that were freed a moment ago, looks at each of them for each new file.
+        if let Err(error) = file::spread_subdirectories(&layers) {
+            tracing::debug!(%error, "the file system places the layers as it likes");
+        }
         let inner = Inner {
             db,
             content: Content::open(data_root.join("content"))?,

@@ -279,6 +279,19 @@ pub fn begin_write_back(file: impl AsFd, offset: u64, length: u64) -> io::Result
     }
 }
 
+/// Tells ext4 that the subdirectories of `directory` have nothing to do with each other (`chattr +T`): each goes to
+/// a part of the disk of its own, with everything below it.
+///
+/// # Errors
+/// The errno of the ioctl: `ENOTTY` or `EOPNOTSUPP` on a file system that knows no such mark.
+pub fn spread_subdirectories(directory: impl AsFd) -> io::Result<()> {
+    let flags = fs::ioctl_getflags(&directory)?;
+    if flags.contains(fs::IFlags::TOPDIR) {
+        return Ok(());
+    }
+    Ok(fs::ioctl_setflags(directory, flags | fs::IFlags::TOPDIR)?)
+}
+
 /// Whether a call refused to follow a symbolic link (`ELOOP`).
 #[must_use]
 pub fn is_symlink_error(error: &io::Error) -> bool {
