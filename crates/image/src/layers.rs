@@ -209,6 +209,8 @@ impl Unpacking<'_> {
             roots.push(store.inner().open_layer(number)?);
             numbers.push(number);
         }
+        // The buffers of all unpackers are free now, in as many arenas: what the daemon holds is small again.
+        sys::memory::trim();
         Ok(numbers)
     }
 }

@@ -428,10 +428,10 @@ impl Supervisor {
         if let Some(log) = &mut self.log {
             log.release_memory();
         }
-        sys::epoll::trim_memory();
+        sys::memory::trim();
         if self.container.is_some() {
             // A parked shim keeps what its first request needs at once.
-            sys::epoll::release_code();
+            sys::memory::release_code();
         }
     }
 

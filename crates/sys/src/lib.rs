@@ -21,6 +21,7 @@ pub mod fault;
 pub mod file;
 pub mod inotify;
 pub mod link;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
