@@ -128,6 +128,10 @@ impl Fixture {
         }
     }
 
+    pub(crate) fn shim_pid(&self) -> u32 {
+        self.shim.id()
+    }
+
     pub(crate) fn run_dir(&self) -> PathBuf {
         self.dir.path().join("run")
     }

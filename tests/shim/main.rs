@@ -10,6 +10,7 @@
 mod fixture;
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fixture::{Fixture, Options, demultiplex, rest, skip_without_root};
@@ -467,5 +468,47 @@ fn a_full_disk_neither_blocks_nor_kills() {
         usize::try_from(log_lines_dropped).unwrap() + written.len(),
         3000
     );
+    fixture.finish();
+}
+
+/// Ticks of processor time that a process has used, of the 100 that a second has.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+fn limit_descriptors(pid: u32, limit: &str) {
+    let limited = sys::command::Command::new("/usr/bin/prlimit")
+        .arg("--pid")
+        .arg(pid.to_string())
+        .arg(format!("--nofile={limit}"))
+        .output()
+        .unwrap();
+    assert!(limited.status.success(), "{limited:?}");
+}
+
+#[test]
+fn without_descriptors_the_shim_rests_and_then_serves() {
+    if skip_without_root() {
+        return;
+    }
+    let mut fixture = Fixture::spawn("descriptors");
+    fixture.create(&["sleep", "100"], Options::default());
+    fixture.start();
+    let pid = fixture.shim_pid();
+    // The limit is on numbers: the lowest that is free.
+    let free = (0..1024).find(|number| !Path::new(&format!("/proc/{pid}/fd/{number}")).exists());
+    limit_descriptors(pid, &format!("{}:1024", free.unwrap()));
+    let mut waiting = fixture.client();
+    let before = ticks(pid);
+    std::thread::sleep(std::time::Duration::from_secs(1)); // the time that is measured
+    let used = ticks(pid) - before;
+    assert!(used < 20, "{used} ticks of 100");
+    limit_descriptors(pid, "1024:1024");
+    assert!(matches!(waiting.call(&Request::State), Ok(Reply::State(_))));
+    fixture.kill(9);
+    assert_eq!(fixture.exit(), 137);
     fixture.finish();
 }

@@ -15,9 +15,14 @@ use crate::protocol::{ProcessId, Streams};
 /// How many bytes wait for one attached client at most before its process's output is left in the pipe.
 pub(crate) const OUTBOX_BYTES: usize = 1 << 20;
 
-/// How long a client with a full outbox may take nothing before it is dropped. Also how long a client may
-/// take to close its side after its stream has ended.
-pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(5);
+/// How long a client with a full outbox may take nothing before the container's application goes on without it:
+/// longer than somebody looks at the first page of a pager, and no application may hang for ever on a client that
+/// forgot it. Nobody else reads an exec's output: that waits as long as its client lives, as dockerd does.
+pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a client may take to close its side once it was sent everything. What it has not read yet stays
+/// readable for it.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How many bytes of replies and notices wait for one client at most: a client that does not read them is dropped.
 const MESSAGES_BYTES: usize = 4 << 20;
@@ -64,6 +69,15 @@ pub(crate) struct Connection {
     outbox: VecDeque<u8>,
     /// When bytes of the outbox were last taken, or when it last became non-empty.
     progress_at: Instant,
+}
+
+/// What a connection is late with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    /// It takes no more of a process's output, and others wait for it.
+    Stalled,
+    /// It does not close its side.
+    Closing,
 }
 
 /// The client is gone.
@@ -135,6 +149,17 @@ impl Connection {
         write_some(&self.stream, bytes)
     }
 
+    /// The client has closed: it takes nothing more, and only what it sent is still used.
+    pub(crate) fn leave(&mut self) {
+        self.interest = None;
+        self.outbox.clear();
+    }
+
+    /// Whether [`Connection::leave`] was called.
+    pub(crate) fn has_left(&self) -> bool {
+        self.interest.is_none()
+    }
+
     /// Whether nothing waits to be sent.
     pub(crate) fn is_flushed(&self) -> bool {
         self.outbox.is_empty()
@@ -143,7 +168,9 @@ impl Connection {
     /// Whether bytes of `stream` are still to be sent over it.
     pub(crate) fn takes(&self, stream: Stream) -> bool {
         match &self.role {
-            Role::Attached { streams, .. } => self.ending == Ending::No && stream.is_in(*streams),
+            Role::Attached { streams, .. } => {
+                self.ending == Ending::No && stream.is_in(*streams) && !self.has_left()
+            }
             Role::Requests { .. } => false,
         }
     }
@@ -153,14 +180,41 @@ impl Connection {
         self.outbox.len() + next > OUTBOX_BYTES + extra
     }
 
-    /// When the connection is to be dropped if nothing happens.
-    pub(crate) fn deadline(&self, next: usize) -> Option<Instant> {
-        let waiting = match self.ending {
-            Ending::No => self.is_full(next, 0),
-            Ending::Requested => !self.outbox.is_empty(),
-            Ending::Shut => true,
+    /// When something is to be done about the connection if nothing happens, and what.
+    pub(crate) fn deadline(
+        &self,
+        next: usize,
+        stall_limit: Duration,
+    ) -> Option<(Instant, Overdue)> {
+        if self.has_left() {
+            return None;
+        }
+        let (limit, overdue) = match (&self.role, self.ending) {
+            (
+                Role::Attached {
+                    process: ProcessId::Init,
+                    ..
+                },
+                Ending::No,
+            ) if self.is_full(next, 0) => (stall_limit, Overdue::Stalled),
+            // The end of a stream is taken by a client whenever it pleases: nobody waits for it.
+            (Role::Attached { .. }, Ending::No | Ending::Requested)
+            | (Role::Requests { .. }, Ending::No) => return None,
+            (Role::Requests { .. }, Ending::Requested) | (_, Ending::Shut) => {
+                (CLOSE_LIMIT, Overdue::Closing)
+            }
         };
-        waiting.then(|| self.progress_at + STALL_LIMIT)
+        Some((self.progress_at + limit, overdue))
+    }
+
+    /// Ends the stream of a client that takes nothing: after what waits for it comes `last`, and then the end.
+    ///
+    /// # Errors
+    /// [`Gone`] as for [`Connection::send`].
+    pub(crate) fn give_up(&mut self, last: &[u8]) -> Result<(), Gone> {
+        self.outbox.extend(last);
+        self.ending = Ending::Requested;
+        self.flush()
     }
 
     /// What epoll should wait for, given whether reading is welcome.

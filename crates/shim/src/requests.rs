@@ -19,7 +19,9 @@ use crate::protocol::{
     self, Create, Exec, ExecState, FORWARDS_MAX, FailureKind, Phase, ProcessId, Reply, Request,
     SOCKET_NAME, Size, State, Streams,
 };
-use crate::supervisor::{EXECS_MAX, Lifetime, READ_BYTES, Supervisor, Watched};
+use crate::supervisor::{
+    ATTACHED_MAX, EXECS_MAX, Lifetime, READ_BYTES, Supervisor, Watched,
+};
 
 /// Descriptors that one message may bring: a namespace and published ports.
 const DESCRIPTORS_MAX: usize = 1 + FORWARDS_MAX;
@@ -308,6 +310,9 @@ impl Supervisor {
             return Err(Failure::new(FailureKind::Busy, text));
         }
         let streams = exec.attach;
+        if streams.is_some() {
+            self.admit_stream()?;
+        }
         let process = self.running()?.exec(exec)?;
         let pid = process.pid;
         self.add_process(&id, process)
@@ -375,8 +380,18 @@ impl Supervisor {
         if !self.processes.contains_key(&id) {
             return Err(not_running());
         }
+        self.admit_stream()?;
         self.become_stream(key, &id, streams, &Reply::Ok);
         Ok(Reply::Ok)
+    }
+
+    fn admit_stream(&self) -> Result<(), Failure> {
+        let is_stream = |c: &&Connection| matches!(c.role, Role::Attached { .. });
+        if self.connections.values().filter(is_stream).count() < ATTACHED_MAX {
+            return Ok(());
+        }
+        let text = format!("the container has {ATTACHED_MAX} attached clients already");
+        Err(Failure::new(FailureKind::Busy, text))
     }
 
     /// Sends the last reply of a connection and makes it a stream; what followed the request is standard input.

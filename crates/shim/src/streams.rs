@@ -4,7 +4,7 @@
 //! alone, and while the process does not read its standard input clients are left alone.
 
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sys::epoll::Interest;
 
@@ -78,6 +78,21 @@ impl Supervisor {
         if full {
             self.refresh_outputs(id);
         }
+    }
+
+    /// The application goes on without a client that takes nothing. It is told, whenever it reads on.
+    pub(crate) fn give_up(&mut self, key: u64) {
+        let Some(connection) = self.connections.get(&key) else {
+            return;
+        };
+        let Role::Attached { process: id, .. } = &connection.role else {
+            return;
+        };
+        let id = id.clone();
+        let terminal = self.processes.get(&id).is_some_and(|p| p.terminal);
+        let last = last_words(terminal, self.stall_limit);
+        self.with_connection(key, |connection| connection.give_up(&last));
+        self.refresh_outputs(&id);
     }
 
     fn attached(&self, id: &ProcessId) -> Vec<u64> {
@@ -296,7 +311,7 @@ impl Supervisor {
             let hung_up = self
                 .connections
                 .get(&key)
-                .is_some_and(|connection| connection.interest.is_none());
+                .is_some_and(crate::connection::Connection::has_left);
             if hung_up {
                 self.drain_hung_up(key);
             } else {
@@ -321,11 +336,18 @@ impl Supervisor {
     }
 
     fn take_out(&mut self, key: u64) {
-        if let Some(connection) = self.connections.get_mut(&key)
-            && connection.interest.take().is_some()
-        {
-            // Cannot fail for a descriptor that is in it.
-            drop(self.epoll.delete(connection.stream.as_fd()));
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        if connection.has_left() {
+            return;
+        }
+        connection.leave();
+        // Cannot fail for a descriptor that is in it.
+        drop(self.epoll.delete(connection.stream.as_fd()));
+        if let Role::Attached { process, .. } = &connection.role {
+            let process = process.clone();
+            self.refresh_outputs(&process);
         }
     }
 
@@ -339,4 +361,23 @@ impl Supervisor {
             self.announce(id);
         }
     }
+}
+
+/// The number of errors in Docker's stream format (moby `pkg/stdcopy`, `Systemerr`): clients end with their text.
+const SYSTEM_ERROR: u8 = 3;
+
+/// What ends the stream of a client that lost output: an error frame, or a line on its terminal.
+fn last_words(terminal: bool, limit: Duration) -> Vec<u8> {
+    let text = format!(
+        "output was lost from here on: this client read nothing for {} s, and the container does not wait longer",
+        limit.as_secs()
+    );
+    if terminal {
+        return format!("\r\n{text}\r\n").into_bytes();
+    }
+    let length = u32::try_from(text.len()).expect("one line is shorter than 4 GiB");
+    let mut frame = vec![SYSTEM_ERROR, 0, 0, 0];
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(text.as_bytes());
+    frame
 }

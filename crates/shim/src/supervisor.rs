@@ -15,7 +15,7 @@ use network::relay::Relay;
 use sys::epoll::{Epoll, Event, Interest};
 
 use crate::codec;
-use crate::connection::{Connection, Ending, Gone, Role};
+use crate::connection::{Connection, Ending, Gone, Overdue, Role, STALL_LIMIT};
 use crate::container::{Container, Parked};
 use crate::log;
 use crate::process::{DRAIN_BYTES, Ends, Input, Output, Process, StdinEnd, Stream};
@@ -30,6 +30,11 @@ pub(crate) const FRAME_BYTES: usize = HEADER_BYTES + READ_BYTES;
 
 /// Connections served at once; with [`EXECS_MAX`] × 4 it stays below the usual limit of 1,024 descriptors.
 const CONNECTIONS_MAX: usize = 384;
+/// How many of them may be streams: the others are for the daemon's requests, so that a container with many
+/// attached clients can still be stopped.
+pub(crate) const ATTACHED_MAX: usize = 320;
+/// How long no connection is accepted after one could not be.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Exec processes at once.
 pub(crate) const EXECS_MAX: usize = 128;
 
@@ -67,6 +72,10 @@ pub(crate) struct Supervisor {
     pub(crate) watched: BTreeMap<u64, Watched>,
     pub(crate) connections: BTreeMap<u64, Connection>,
     pub(crate) listener: Option<UnixListener>,
+    /// [`STALL_LIMIT`]; tests have less patience.
+    pub(crate) stall_limit: Duration,
+    /// When the listener goes back into epoll, if it was taken out.
+    listens_again_at: Option<Instant>,
     pub(crate) processes: BTreeMap<ProcessId, Process>,
     pub(crate) container: Option<Container>,
     pub(crate) parked: Option<Parked>,
@@ -90,6 +99,8 @@ impl Supervisor {
             watched: BTreeMap::new(),
             connections: BTreeMap::new(),
             listener: None,
+            stall_limit: STALL_LIMIT,
+            listens_again_at: None,
             processes: BTreeMap::new(),
             container: None,
             parked: None,
@@ -244,10 +255,15 @@ impl Supervisor {
         let Some(listener) = &self.listener else {
             return;
         };
-        // One at a time: epoll reports the next, and a failure (a client that left, no descriptor free)
-        // must not end the shim.
-        let Ok((stream, _address)) = listener.accept() else {
-            return;
+        // One at a time: epoll reports the next, and a failure must not end the shim.
+        let stream = match listener.accept() {
+            Ok((stream, _address)) => stream,
+            Err(error) => {
+                if !is_the_clients(&error) {
+                    self.stop_listening();
+                }
+                return;
+            }
         };
         let full = self.connections.len() >= CONNECTIONS_MAX;
         let Ok(key) = stream
@@ -267,6 +283,30 @@ impl Supervisor {
                 connection.flush()
             });
         }
+    }
+
+    /// No descriptor or memory for a connection: it stays in the backlog, and epoll would report it without end.
+    fn stop_listening(&mut self) {
+        if let Some(listener) = &self.listener
+            && self.epoll.delete(listener.as_fd()).is_ok()
+        {
+            self.listens_again_at = Some(Instant::now() + ACCEPT_PAUSE);
+        }
+    }
+
+    fn listen_again(&mut self, now: Instant) {
+        if self.listens_again_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let mut listening = self.watched.iter();
+        let key = listening.find(|(_, watched)| matches!(watched, Watched::Listener));
+        let added = match (&self.listener, key) {
+            (Some(listener), Some((&key, _))) => {
+                self.epoll.add(listener.as_fd(), key, Interest::READ)
+            }
+            _ => Ok(()),
+        };
+        self.listens_again_at = added.is_err().then(|| now + ACCEPT_PAUSE);
     }
 
     fn add_connection(&mut self, stream: UnixStream, origin: Origin) -> io::Result<u64> {
@@ -343,17 +383,17 @@ impl Supervisor {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let connections = self
-            .connections
-            .values()
-            .filter_map(|connection| connection.deadline(FRAME_BYTES));
+        let connections = self.connections.values();
+        let connections = connections.filter_map(|c| Some(c.deadline(FRAME_BYTES, self.stall_limit)?.0));
         let processes = self.processes.values().filter_map(Process::deadline);
         let relay = self
             .relay
             .as_ref()
             .and_then(|(_key, relay)| relay.timeout());
         let relay = relay.map(|after| Instant::now() + after);
-        connections.chain(processes).chain(relay).min()
+        let listener = self.listens_again_at;
+        let others = processes.chain(relay).chain(listener);
+        connections.chain(others).min()
     }
 
     /// Takes over published ports.
@@ -388,14 +428,19 @@ impl Supervisor {
         if self.relay.as_ref().is_some_and(due) {
             self.turn_relay();
         }
-        let stalled: Vec<u64> = self
+        self.listen_again(now);
+        let limit = self.stall_limit;
+        let due = |c: &Connection| c.deadline(FRAME_BYTES, limit).filter(|(at, _)| now >= *at);
+        let overdue: Vec<(u64, Overdue)> = self
             .connections
             .iter()
-            .filter(|(_, c)| c.deadline(FRAME_BYTES).is_some_and(|at| now >= at))
-            .map(|(&key, _)| key)
+            .filter_map(|(&key, connection)| Some((key, due(connection)?.1)))
             .collect();
-        for key in stalled {
-            self.drop_connection(key);
+        for (key, overdue) in overdue {
+            match overdue {
+                Overdue::Stalled => self.give_up(key),
+                Overdue::Closing => self.drop_connection(key),
+            }
         }
         let exited: Vec<ProcessId> = self
             .processes
@@ -442,6 +487,15 @@ impl Supervisor {
             None => DRAIN_BYTES,
         }
     }
+}
+
+/// Whether a failed accept is the fault of one client: it left, or the firewall refused it.
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::WouldBlock | Kind::Interrupted | Kind::ConnectionAborted | Kind::PermissionDenied
+    )
 }
 
 /// Where a connection comes from.

@@ -65,6 +65,7 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut supervisor = Supervisor::new(theirs).unwrap();
+        supervisor.stall_limit = STALL;
         let end = if setup.stdin_once {
             StdinEnd::WithClient
         } else {
@@ -211,6 +212,9 @@ fn demultiplex(mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
     (stdout, stderr)
 }
 
+/// The fixture's patience with clients that take nothing.
+const STALL: Duration = Duration::from_secs(1);
+
 /// How long a slow reader pauses after each piece.
 const SLOWNESS: Duration = Duration::from_millis(2);
 
@@ -345,7 +349,7 @@ fn sixty_four_clients_get_the_same_bytes() {
 }
 
 #[test]
-fn a_client_that_reads_nothing_is_dropped_and_the_others_lose_nothing() {
+fn a_client_that_reads_nothing_is_told_so_and_the_others_lose_nothing() {
     let script = "read go; head -c 8000000 /dev/zero | tr '\\0' x; echo";
     let setup = Setup {
         stdin: true,
@@ -360,15 +364,87 @@ fn a_client_that_reads_nothing_is_dropped_and_the_others_lose_nothing() {
     let (stdout, _) = demultiplex(&rest(&stream));
     assert_eq!(stdout.len(), 8_000_001);
     let taken = begin.elapsed();
-    let limit = crate::connection::STALL_LIMIT;
     assert!(
-        taken >= limit && taken < limit + Duration::from_secs(3),
+        taken >= STALL && taken < STALL + Duration::from_secs(3),
         "{taken:?}"
     );
     assert_eq!(fixture.exit(), 0);
-    // What it was sent before it was dropped is less than its buffer and the socket's.
-    let sent = rest(&silent).len();
-    assert!(sent < 2_000_000, "{sent}");
+    // What it was sent before is less than its buffer and the socket's; then comes an error frame (type 3 of moby's
+    // pkg/stdcopy), however late it reads.
+    let sent = rest(&silent);
+    assert!(sent.len() < 2_000_000, "{}", sent.len());
+    let at = sent.iter().rposition(|&byte| byte == 3).unwrap();
+    demultiplex(&sent[..at]);
+    let (header, text) = sent[at..].split_at(8);
+    assert_eq!(header[..4], [3, 0, 0, 0]);
+    let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    assert_eq!(usize::try_from(length).unwrap(), text.len());
+    let text = String::from_utf8_lossy(text);
+    assert!(text.starts_with("output was lost from here on"), "{text}");
+    fixture.finish();
+}
+
+#[test]
+fn the_only_reader_of_an_exec_may_pause_as_long_as_it_likes() {
+    let script = "head -c 4000000 /dev/zero | tr '\\0' z";
+    let fixture = Fixture::with_execs("exec sleep 100", &[script], PLAIN);
+    let stream = fixture.attach(exec(0), OUTPUT);
+    std::thread::sleep(STALL * 3); // that is the pause
+    assert_eq!(demultiplex(&rest(&stream)).0.len(), 4_000_000);
+    assert_eq!(fixture.exit_of(&exec(0)), 0);
+    fixture.call(&Request::Kill {
+        process: ProcessId::Init,
+        signal: 9,
+        all: false,
+    });
+    assert_eq!(fixture.exit(), 137);
+    fixture.finish();
+}
+
+#[test]
+fn the_end_of_a_stream_waits_for_a_reader_that_pauses() {
+    let setup = Setup {
+        stdin: true,
+        ..PLAIN
+    };
+    let fixture = Fixture::new("read go; head -c 900000 /dev/zero", setup);
+    let mut stream = fixture.attach(ProcessId::Init, ALL);
+    stream.write_all(b"go\n").unwrap();
+    assert_eq!(fixture.exit(), 0);
+    std::thread::sleep(Duration::from_secs(6)); // that is the pause: it was longer than the limit there was
+    assert_eq!(demultiplex(&rest(&stream)).0.len(), 900_000);
+    fixture.finish();
+}
+
+#[test]
+fn attached_clients_leave_places_for_requests() {
+    let fixture = Fixture::new("exec sleep 100", PLAIN);
+    let process = ProcessId::Init;
+    let attach = Request::Attach {
+        process: process.clone(),
+        streams: OUTPUT,
+    };
+    let attached: Vec<Client> = (0..crate::supervisor::ATTACHED_MAX)
+        .map(|_| {
+            let mut client = fixture.client();
+            assert_eq!(client.call(&attach).unwrap(), Reply::Ok);
+            client
+        })
+        .collect();
+    let refused = fixture.client().call(&attach).unwrap();
+    assert!(
+        matches!(&refused, Reply::Failed { kind: FailureKind::Busy, message } if message.contains("attached clients")),
+        "{refused:?}"
+    );
+    let signal = 9;
+    let kill = Request::Kill {
+        process,
+        signal,
+        all: false,
+    };
+    assert_eq!(fixture.call(&kill), Reply::Ok);
+    drop(attached);
+    assert_eq!(fixture.exit(), 137);
     fixture.finish();
 }
 
