@@ -67,7 +67,7 @@ pub struct Log {
     pub path: PathBuf,
     /// The size in bytes at which the file is rotated; `None` never rotates.
     pub max_size_bytes: Option<u64>,
-    /// How many files there are at most, the current one included; 1 truncates instead of rotating.
+    /// How many files there are at most, the current one included; 1 begins it anew instead of rotating.
     pub max_files: u32,
     /// Extra attributes of every line (`--log-opt labels=…`, `env=…`, `tag=…`).
     #[serde(default)]

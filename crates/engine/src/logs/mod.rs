@@ -304,8 +304,10 @@ impl Reader {
         let Some(current) = self.files.front() else {
             return Ok(false);
         };
-        let Next::Rotated(next) = chain::next(&self.path, current)? else {
-            return Ok(false);
+        let next = match chain::next(&self.path, current)? {
+            Next::Rotated(next) => next,
+            Next::Same => return self.begin_again_if_emptied(),
+            Next::Missing => return Ok(false),
         };
         // Nothing is written to a file after it was renamed, but something may have been between our
         // last read and the rename: only a file at its end now is finished.
@@ -314,6 +316,20 @@ impl Reader {
         }
         self.files = VecDeque::from([next]);
         self.rest.clear();
+        Ok(true)
+    }
+
+    /// Somebody may empty the file under the shim's hands (`truncate -s 0`): what is written then begins at zero.
+    fn begin_again_if_emptied(&mut self) -> io::Result<bool> {
+        let Some(current) = self.files.front_mut() else {
+            return Ok(false);
+        };
+        if current.file.metadata()?.len() >= current.offset {
+            return Ok(false);
+        }
+        current.offset = 0;
+        self.rest.clear();
+        self.skipping = false;
         Ok(true)
     }
 

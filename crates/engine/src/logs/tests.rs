@@ -339,3 +339,20 @@ fn a_follower_loses_nothing_to_rotation() {
         );
     }
 }
+
+#[test]
+fn a_follower_goes_on_in_a_file_that_was_emptied() {
+    let log = log(&(line(1) + &line(2)));
+    runtime().block_on(async {
+        let options = LogsOptions {
+            follow: true,
+            ..all()
+        };
+        let ended = Box::pin(std::future::pending());
+        let mut logs = Logs::open(&log.path, &options, Form::Raw, ended).unwrap();
+        assert_eq!(logs.next().await.unwrap().unwrap(), "line 1\nline 2\n");
+        std::fs::write(&log.path, line(3)).unwrap();
+        let next = tokio::time::timeout(std::time::Duration::from_secs(10), logs.next());
+        assert_eq!(next.await.expect("in time").unwrap().unwrap(), "line 3\n");
+    });
+}

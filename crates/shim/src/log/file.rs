@@ -151,10 +151,15 @@ impl Writer {
         }
     }
 
-    /// Renames `x.n-1` to `x.n` down to `x` to `x.1` and begins anew. With one file, empties it.
+    /// Renames `x.n-1` to `x.n` down to `x` to `x.1` and begins anew. One file alone is replaced: who reads it still
+    /// has the old one to its end, and sees that there is another.
     fn rotate(&mut self) {
-        let renamed = self.rename_all();
-        let reopened = renamed.and_then(|()| open(&self.path, Existing::Empty));
+        let reopened = match self.max_files {
+            0 | 1 => replace(&self.path),
+            _ => self
+                .rename_all()
+                .and_then(|()| open(&self.path, Existing::Empty)),
+        };
         match reopened {
             Ok(file) => {
                 self.file = file;
@@ -188,6 +193,14 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number}"));
     PathBuf::from(name)
+}
+
+fn replace(path: &Path) -> io::Result<File> {
+    let mut hidden = path.as_os_str().to_owned();
+    hidden.push(".new");
+    let file = open(Path::new(&hidden), Existing::Empty)?;
+    std::fs::rename(&hidden, path)?;
+    Ok(file)
 }
 
 enum Existing {

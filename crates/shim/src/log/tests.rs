@@ -171,7 +171,7 @@ fn rotates_as_dockerd() {
 }
 
 #[test]
-fn one_file_is_emptied_instead_of_rotated() {
+fn one_file_is_replaced_instead_of_rotated() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("one-file.log");
     let mut log = log(&path);
@@ -191,10 +191,15 @@ fn one_file_is_emptied_instead_of_rotated() {
 
 #[test]
 fn a_reader_follows_through_rotations_without_losing_a_line() {
+    follow_through_rotations(5);
+    follow_through_rotations(1);
+}
+
+fn follow_through_rotations(max_files: u32) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let mut log = log(&path);
-    (log.max_size_bytes, log.max_files) = (Some(1024), 5);
+    (log.max_size_bytes, log.max_files) = (Some(1024), max_files);
     let mut writer = Writer::open(&log).unwrap();
     let mut held = std::fs::File::open(&path).unwrap();
     let mut seen = String::new();
