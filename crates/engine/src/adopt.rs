@@ -123,7 +123,7 @@ async fn identify(
     engine: &Arc<Inner>,
     id: &crate::ContainerId,
 ) -> Option<(Connection, protocol::State)> {
-    let mut connection = launch::address(engine, id).connect().ok()?;
+    let mut connection = launch::address(engine, id).connect().await.ok()?;
     let asked = tokio::time::timeout(ADOPTION_TIMEOUT, connection.call(&Request::State)).await;
     match asked {
         Ok(Ok(Reply::State(state))) if state.id == id.as_str() => match state.phase {

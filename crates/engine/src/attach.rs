@@ -85,7 +85,7 @@ impl Waiters {
 }
 
 async fn open(shim: &Address, streams: Streams) -> Result<UnixStream, ShimError> {
-    let mut connection = shim.connect()?;
+    let mut connection = shim.connect().await?;
     let attach = Request::Attach {
         process: ProcessId::Init,
         streams,

@@ -19,6 +19,9 @@ use crate::{Class, Error};
 /// bounded in the runtime below this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often a shim whose backlog is full is asked again.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Why a shim did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ShimError {
@@ -89,8 +92,29 @@ impl Address {
         &self.run_dir
     }
 
-    /// Connects; the connect itself does not wait for the shim.
-    pub(crate) fn connect(&self) -> io::Result<Connection> {
+    /// Connects, within [`ANSWER_TIMEOUT`]: a shim that hangs accepts nobody.
+    pub(crate) async fn connect(&self) -> Result<Connection, ShimError> {
+        self.connect_within(ANSWER_TIMEOUT).await
+    }
+
+    async fn connect_within(&self, limit: Duration) -> Result<Connection, ShimError> {
+        let connecting = async {
+            loop {
+                match self.try_connect() {
+                    // A full backlog gives no event to wait for.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        tokio::time::sleep(CONNECT_INTERVAL).await;
+                    }
+                    done => return done.map_err(ShimError::from),
+                }
+            }
+        };
+        tokio::time::timeout(limit, connecting)
+            .await
+            .unwrap_or(Err(ShimError::Timeout))
+    }
+
+    fn try_connect(&self) -> io::Result<Connection> {
         let directory = std::fs::File::open(&self.run_dir)?;
         let stream = sys::socket::connect_at(directory.as_fd(), SOCKET_NAME.as_ref())?;
         Connection::new(stream)
@@ -98,7 +122,7 @@ impl Address {
 
     /// Asks one question on a connection of its own, within [`ANSWER_TIMEOUT`].
     pub(crate) async fn call(&self, request: &Request) -> Result<Reply, ShimError> {
-        let mut connection = self.connect()?;
+        let mut connection = self.connect().await?;
         tokio::time::timeout(ANSWER_TIMEOUT, connection.call(request))
             .await
             .unwrap_or(Err(ShimError::Timeout))
@@ -189,5 +213,29 @@ impl Connection {
         self.stream.read_exact(&mut content).await?;
         decoder.push(&content);
         Ok(decoder.next()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On one thread: a connect that blocks would stop the clock, and the test with it.
+    #[tokio::test]
+    async fn a_shim_that_accepts_nobody_is_a_timeout() {
+        let dir = tempfile::tempdir().unwrap();
+        let handle = std::fs::File::open(dir.path()).unwrap();
+        let _listener =
+            sys::socket::listen_at(handle.as_fd(), SOCKET_NAME.as_ref(), 0o600).unwrap();
+        let address = Address::new(dir.path().to_owned());
+        let mut waiting = Vec::new();
+        let error = loop {
+            match address.connect_within(Duration::from_millis(200)).await {
+                Ok(connection) => waiting.push(connection),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 1_000, "no backlog is so long");
+        };
+        assert!(matches!(error, ShimError::Timeout), "{error:?}");
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
@@ -22,6 +23,10 @@ pub enum Error {
     Codec(#[from] codec::Error),
 }
 
+/// How long a shim may take to accept when its backlog is full, and how often it is tried meanwhile.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
+const CONNECT_INTERVAL: Duration = Duration::from_millis(1);
+
 /// One connection to a shim. Every call blocks until its answer is there.
 #[derive(Debug)]
 pub struct Client {
@@ -36,7 +41,17 @@ impl Client {
     /// The errno of connect: `ENOENT` or `ECONNREFUSED` if no shim is there.
     pub fn connect(run_dir: &Path) -> io::Result<Self> {
         let dir = File::open(run_dir)?;
-        sys::socket::connect_at(dir.as_fd(), SOCKET_NAME.as_ref()).map(Self::new)
+        let give_up = Instant::now() + CONNECT_PATIENCE;
+        loop {
+            match sys::socket::connect_at(dir.as_fd(), SOCKET_NAME.as_ref()) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < give_up =>
+                {
+                    std::thread::sleep(CONNECT_INTERVAL);
+                }
+                done => return done.map(Self::new),
+            }
+        }
     }
 
     /// Speaks over a connected socket, such as the daemon's end of the control connection.

@@ -25,6 +25,11 @@ pub const MESSAGE_MAX_BYTES: usize = 64 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
+/// See [`keep_alive`].
+const KEEP_ALIVE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(15);
+/// See [`keep_alive`].
+const KEEP_ALIVE_QUESTIONS: u32 = 9;
+
 /// Binds a listening stream socket called `name` in the directory `dir` with the given mode.
 ///
 /// Goes through the directory's descriptor, since a socket address holds only 107 bytes of path. A socket
@@ -50,14 +55,30 @@ pub fn listen_at(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<Uni
     Ok(UnixListener::from(socket))
 }
 
-/// Connects to the stream socket called `name` in the directory `dir`. Blocks while its backlog is full.
+/// Connects to the stream socket called `name` in the directory `dir`. Never blocks; the stream does.
 ///
 /// # Errors
-/// `ENOENT` without such a socket, `ECONNREFUSED` when nobody listens.
+/// `ENOENT` without such a socket, `ECONNREFUSED` when nobody listens, `EAGAIN` while its backlog is full.
 pub fn connect_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<UnixStream> {
-    let socket = stream_socket(SocketFlags::CLOEXEC)?;
+    let socket = stream_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(through(dir, name))?)?;
-    Ok(UnixStream::from(socket))
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+/// Asks the kernel whether the peer of an idle TCP connection is still there: after 15 s, then every 15 s, and the
+/// connection breaks when nine questions stay unanswered (Go's defaults, which dockerd's clients know).
+///
+/// # Errors
+/// The errno of setsockopt.
+pub fn keep_alive(socket: BorrowedFd<'_>) -> io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, KEEP_ALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepintvl(socket, KEEP_ALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(socket, KEEP_ALIVE_QUESTIONS)?;
+    Ok(())
 }
 
 fn stream_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
@@ -324,6 +345,23 @@ mod tests {
         let fds = [a.as_fd(); FDS_MAX + 1];
         let error = send_with_fds(a.as_fd(), b"x", &fds).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_full_backlog_is_told_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = open_dir(root.path());
+        let name = OsStr::new("s.sock");
+        let _listener = listen_at(dir.as_fd(), name, 0o600).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connect_at(dir.as_fd(), name) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(waiting.len() >= 128, "{}", waiting.len());
     }
 
     #[test]
