@@ -136,11 +136,19 @@ impl Hijacked {
             fed = &mut feeding => fed,
         };
         match ended {
-            // The input's end is not the client's: it waits for the rest of the output.
-            Fed::Ended(_input) => showing.await,
+            // The input's end is not the client's: it waits for the rest of the output, unless it is gone altogether.
+            Fed::Ended(_input) => tokio::select! {
+                ended = &mut showing => ended,
+                () = self.socket.hung_up() => Ended::Gone,
+            },
             Fed::Detached => Ended::Detached,
             Fed::Gone => Ended::Gone,
         }
+    }
+
+    /// Returns when the client has closed its connection; see [`Socket::hung_up`].
+    pub(crate) async fn hung_up(&self) {
+        self.socket.hung_up().await;
     }
 
     /// Ends the stream from our side.
@@ -320,6 +328,27 @@ mod tests {
         client.write_all(b"ab\x10\x11cd").await.unwrap();
         assert_eq!(within(copy).await.unwrap(), Ended::Detached);
         assert_eq!(rest(&mut process).await, "ab");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_a_silent_process_ends_the_stream() {
+        let (client, mut process, copy) = connected(b"early", None);
+        drop(client);
+        assert_eq!(within(copy).await.unwrap(), Ended::Gone);
+        // What it had said still arrives.
+        assert_eq!(rest(&mut process).await, "early");
+    }
+
+    #[tokio::test]
+    async fn a_half_close_is_no_hang_up_and_a_close_is_one() {
+        let (mut client, ours) = UnixStream::pair().unwrap();
+        let socket = Socket::Unix(ours);
+        client.shutdown().await.unwrap();
+        let mut gone = std::pin::pin!(socket.hung_up());
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut gone).await;
+        assert!(early.is_err());
+        drop(client);
+        within(gone).await;
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -139,6 +139,7 @@ impl Listener {
             Bound::Tcp(listener) => {
                 let (socket, from) = listener.accept().await?;
                 socket.set_nodelay(true)?;
+                sys::socket::keep_alive(socket.as_fd())?;
                 Ok((Socket::Tcp(socket), Peer::Plaintext(from)))
             }
         }

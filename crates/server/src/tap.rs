@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 
 /// Bytes of a request that are remembered. Requests that take a connection over are far smaller; of a longer one
@@ -92,6 +94,27 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    /// Returns when the peer is gone: it has closed both directions, or the connection broke. A half-close is no such
+    /// thing. Over TCP a close looks like a half-close until the kernel has asked (see [`sys::socket::keep_alive`]).
+    pub(crate) async fn hung_up(&self) {
+        let socket = match self {
+            Self::Unix(socket) => socket.as_fd(),
+            Self::Tcp(socket) => socket.as_fd(),
+        };
+        // Of its own registration: hang-ups are reported whatever one asks for, and this asks for nothing else that
+        // a stream socket of ours ever has.
+        let watched = socket
+            .try_clone_to_owned()
+            .and_then(|socket| AsyncFd::with_interest(socket, Interest::PRIORITY));
+        match watched {
+            Ok(watched) => drop(watched.ready(Interest::PRIORITY).await),
+            Err(error) => {
+                tracing::debug!(%error, "a client that leaves is seen at the next byte for it");
+                std::future::pending().await
+            }
+        }
     }
 
     /// Tells the peer that no more comes; reading goes on.

@@ -159,7 +159,11 @@ async fn attached(call: &Call, hijacked: Hijacked) -> std::io::Result<()> {
         return Ok(());
     }
     let keys = (attachment.tty && call.query.flag("stdin")).then_some(keys);
-    let Some(process) = attachment.stream().await else {
+    let launched = tokio::select! {
+        launched = attachment.stream() => launched,
+        () = hijacked.hung_up() => return Ok(()),
+    };
+    let Some(process) = launched else {
         hijacked.finish();
         return Ok(());
     };
