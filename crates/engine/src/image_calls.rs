@@ -137,7 +137,7 @@ impl Engine {
     pub fn image_load(&self, options: LoadOptions, mut archive: Box<dyn Read + Send>) -> Progress {
         let (sender, messages) = mpsc::channel(PROGRESS_MESSAGES);
         let images = self.images().clone();
-        tokio::task::spawn_blocking(move || {
+        self.inner().threads.spawn_blocking(move || {
             let mut tell = |progress: LoadProgress| {
                 if let Some(message) = message(progress, options.quiet)
                     && sender.blocking_send(Ok(message)).is_err()

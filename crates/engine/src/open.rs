@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     /// Cancelled by the shutdown.
     pub(crate) stopping: CancellationToken,
     tasks: TaskTracker,
+    /// Work on threads: it cannot be cut off, and as long as it goes on the data root is ours.
+    pub(crate) threads: TaskTracker,
     /// Held as long as the engine lives: a second daemon on the same data root is refused.
     lock: File,
 }
@@ -105,7 +107,7 @@ impl Engine {
     }
 
     /// Stops the engine; containers go on running, and the next engine on this data root adopts them.
-    /// Bounded by a few seconds.
+    /// Bounded by a few seconds. The lock of the data root is let go last, or else with the process.
     ///
     /// # Errors
     /// Internal when the last commits could not be synced.
@@ -123,15 +125,20 @@ impl Engine {
             tracing::warn!("effects were still under way at shutdown");
         }
         let inner = self.inner.clone();
-        self.inner
-            .blocking(move || {
-                inner.db.sync()?;
-                inner
-                    .lock
-                    .unlock()
-                    .map_err(|source| Error::internal("let the data root go", source))
-            })
+        self.inner.blocking(move || Ok(inner.db.sync()?)).await?;
+        self.inner.threads.close();
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.inner.threads.wait())
             .await
+            .is_err()
+        {
+            // The lock ends with the process, and so does what still writes.
+            tracing::warn!("work on the data root was still under way at shutdown");
+            return Ok(());
+        }
+        self.inner
+            .lock
+            .unlock()
+            .map_err(|source| Error::internal("let the data root go", source))
     }
 
     /// The settings.
@@ -202,6 +209,7 @@ impl Inner {
             volumes: volumes::Names::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            threads: TaskTracker::new(),
             lock,
         })
     }
@@ -222,7 +230,8 @@ impl Inner {
         &self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        tokio::task::spawn_blocking(work)
+        self.threads
+            .spawn_blocking(work)
             .await
             .unwrap_or_else(|source| Err(Error::internal("the engine failed at its work", source)))
     }

@@ -49,15 +49,19 @@ impl Failure {
         }
     }
 
+    /// The words in Docker's shape.
+    pub(crate) fn body(&self) -> Vec<u8> {
+        go::encode(&ErrorResponse {
+            message: self.message.clone(),
+        })
+    }
+
     /// In Docker's shape; a 304 has no body.
     pub(crate) fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;
         if self.status != StatusCode::NOT_MODIFIED {
-            *response.body_mut() = go::encode(&ErrorResponse {
-                message: self.message,
-            })
-            .into();
+            *response.body_mut() = self.body().into();
             response
                 .headers_mut()
                 .insert(CONTENT_TYPE, crate::respond::JSON);

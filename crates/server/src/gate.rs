@@ -64,6 +64,14 @@ impl std::str::FromStr for Network {
 }
 
 impl Gate {
+    /// Whether a connection may be made at all, before a byte of it is read.
+    pub(crate) fn admit(&self, peer: Peer) -> Result<(), Failure> {
+        match peer {
+            Peer::Unix => Ok(()),
+            Peer::Plaintext(from) => self.check_address(from),
+        }
+    }
+
     /// Whether the request may go on.
     pub(crate) fn check(&self, peer: Peer, head: &Parts) -> Result<(), Failure> {
         let Peer::Plaintext(from) = peer else {

@@ -14,8 +14,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::failure::Failure;
 use crate::gate::Peer;
 use crate::service::{App, answer};
 use crate::tap::{Socket, tap};
@@ -24,6 +26,12 @@ use crate::tap::{Socket, tap};
 const SOCKET_MODE: u32 = 0o660;
 /// How long a client may take for its headers, and how long a connection may be idle (dockerd: 5 minutes).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// How long a stranger may take to be told that it is one.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many strangers are told at once; more are hung up on. Each costs a descriptor.
+const STRANGERS_MAX: usize = 64;
+/// What is taken from a stranger at most, so that our answer is not lost to a reset: a request's head, no body.
+const STRANGER_BYTES: usize = 64 << 10;
 /// Bytes of a connection's buffer; the longest header that is accepted.
 const MAX_BUFFER_BYTES: usize = 64 << 10;
 /// Pause after an accept that failed for want of descriptors or memory.
@@ -183,7 +191,8 @@ fn refuse_living(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Serves clients on all listeners until `stop`, then ends connections that are idle and gives the others a moment.
+/// Serves clients on all listeners until `stop`, then ends connections that are idle and streams that would go on, and
+/// gives the others a moment.
 pub async fn serve(app: Arc<App>, listeners: Vec<Listener>, stop: CancellationToken) {
     let graceful = Arc::new(GracefulShutdown::new());
     let accepting = tokio_util::task::TaskTracker::new();
@@ -197,6 +206,7 @@ pub async fn serve(app: Arc<App>, listeners: Vec<Listener>, stop: CancellationTo
     }
     accepting.close();
     accepting.wait().await;
+    app.stop();
     let Some(graceful) = Arc::into_inner(graceful) else {
         return;
     };
@@ -204,7 +214,13 @@ pub async fn serve(app: Arc<App>, listeners: Vec<Listener>, stop: CancellationTo
         .await
         .is_err()
     {
-        tracing::debug!("connections with streams were cut at the end");
+        tracing::debug!("connections were cut at the end");
+    }
+    if tokio::time::timeout(DRAIN_TIMEOUT, app.finish())
+        .await
+        .is_err()
+    {
+        tracing::warn!("state changes were still under way at the end");
     }
 }
 
@@ -214,13 +230,17 @@ async fn accept_loop(
     stop: CancellationToken,
     graceful: Arc<GracefulShutdown>,
 ) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, peer)) => connection(&app, socket, peer, &graceful),
+            Ok((socket, peer)) => match app.gate().admit(peer) {
+                Ok(()) => connection(&app, socket, peer, &graceful),
+                Err(failure) => turn_away(&app, socket, failure, &strangers),
+            },
             Err(error) => {
                 // ECONNABORTED and its like are the client's; EMFILE and ENOMEM pass.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -230,10 +250,56 @@ async fn accept_loop(
     }
 }
 
+/// Tells a stranger what would work. Nothing it sends is parsed.
+fn turn_away(app: &App, socket: Socket, failure: Failure, strangers: &Arc<Semaphore>) {
+    let Ok(permit) = Arc::clone(strangers).try_acquire_owned() else {
+        return;
+    };
+    app.tasks().spawn(async move {
+        let told = tokio::time::timeout(STRANGER_TIMEOUT, tell(&socket, failure)).await;
+        tracing::debug!(?told, "a stranger was turned away");
+        drop(permit);
+    });
+}
+
+async fn tell(socket: &Socket, failure: Failure) -> io::Result<()> {
+    let mut buffer = vec![0; STRANGER_BYTES];
+    // A client takes an answer only to what it has asked.
+    let mut taken = socket.read(&mut buffer).await?;
+    let body = failure.body();
+    let head = format!(
+        "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        failure.status.as_u16(),
+        failure.status.canonical_reason().unwrap_or_default(),
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).await?;
+    socket.write_all(&body).await?;
+    socket.shutdown_write()?;
+    while taken < STRANGER_BYTES {
+        match socket.read(&mut buffer[taken..]).await? {
+            0 => break,
+            more => taken += more,
+        }
+    }
+    Ok(())
+}
+
+/// Returns when no request has begun in time: hyper's own timer starts only once it knows which HTTP it is.
+async fn silence(begun: CancellationToken, limit: Duration) {
+    if tokio::time::timeout(limit, begun.cancelled()).await.is_ok() {
+        std::future::pending().await
+    }
+}
+
 fn connection(app: &Arc<App>, socket: Socket, peer: Peer, graceful: &GracefulShutdown) {
     let (tap, io) = tap(socket);
-    let app = Arc::clone(app);
-    let service = service_fn(move |request| answer(Arc::clone(&app), peer, tap.clone(), request));
+    let begun = CancellationToken::new();
+    let (service_app, first) = (Arc::clone(app), begun.clone());
+    let service = service_fn(move |request| {
+        first.cancel();
+        answer(Arc::clone(&service_app), peer, tap.clone(), request)
+    });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -242,9 +308,67 @@ fn connection(app: &Arc<App>, socket: Socket, peer: Peer, graceful: &GracefulShu
         .max_buf_size(MAX_BUFFER_BYTES)
         .title_case_headers(true);
     let connection = graceful.watch(builder.serve_connection(io, service).into_owned());
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection ended early");
+    app.connections().spawn(async move {
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended early");
+            },
+            () = silence(begun, HEADER_TIMEOUT) => tracing::debug!("a client never said anything"),
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::gate::Gate;
+
+    #[tokio::test]
+    async fn a_stranger_is_told_at_its_first_byte_and_let_go() {
+        let gate = Gate::default();
+        let from = |address: &str| Peer::Plaintext(address.parse().unwrap());
+        assert!(gate.admit(Peer::Unix).is_ok() && gate.admit(from("127.0.0.1:1")).is_ok());
+        let failure = gate.admit(from("192.0.2.7:1")).unwrap_err();
+        let (mut client, ours) = tokio::net::UnixStream::pair().unwrap();
+        let telling = tokio::spawn(async move { tell(&Socket::Unix(ours), failure).await });
+        // No whole head, and a body that is never sent.
+        client
+            .write_all(b"POST /images/load HTTP/1.1\r\nContent-Length: 99")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{answer}");
+        assert!(answer.contains("Connection: close\r\n"), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(body.starts_with(r#"{"message":"plaintext connections"#), "{body}");
+        drop(client);
+        telling.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_never_asks_is_let_go_and_who_asks_stays() {
+        let soon = Duration::from_millis(50);
+        silence(CancellationToken::new(), soon).await;
+        let begun = CancellationToken::new();
+        begun.cancel();
+        let stays = tokio::time::timeout(soon * 4, silence(begun, soon)).await;
+        assert!(stays.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_socket_never_has_other_permissions_than_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        // Longer than what a socket's address holds.
+        let deep = dir.path().join("d".repeat(120));
+        let path = deep.join("s.sock");
+        let listener = Listener::unix(&path, None).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, SOCKET_MODE);
+        assert_eq!(fs::read_dir(&deep).unwrap().count(), 1);
+        drop(listener);
+        assert!(!path.exists());
+    }
 }

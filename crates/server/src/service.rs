@@ -12,6 +12,7 @@ use api::version::ApiVersion;
 use engine::Engine;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::body::Body;
@@ -28,8 +29,14 @@ use crate::tap::Tap;
 pub struct App {
     engine: OnceLock<Engine>,
     gate: RwLock<Arc<Gate>>,
-    /// State changes and raw streams: they outlive the request that began them.
+    /// State changes: they outlive the request that began them, and the daemon's end waits for them.
+    changes: TaskTracker,
+    /// Streams, raw ones too.
     tasks: TaskTracker,
+    /// Clients.
+    connections: TaskTracker,
+    /// Cancelled when the daemon ends: what would go on without end does not.
+    stopping: CancellationToken,
 }
 
 impl App {
@@ -58,10 +65,15 @@ impl App {
         *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(gate);
     }
 
+    /// Ends what goes on without end: logs and events that are followed, waits, attached clients. State changes go on.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+    }
+
     /// Waits until state changes under way are done. Call it when no more connections are accepted.
     pub async fn finish(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.changes.close();
+        self.changes.wait().await;
     }
 
     pub(crate) fn engine(&self) -> Result<Engine, Failure> {
@@ -69,11 +81,23 @@ impl App {
         self.engine.get().cloned().ok_or_else(starting)
     }
 
+    pub(crate) fn changes(&self) -> &TaskTracker {
+        &self.changes
+    }
+
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }
 
-    fn gate(&self) -> Arc<Gate> {
+    pub(crate) fn connections(&self) -> &TaskTracker {
+        &self.connections
+    }
+
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    pub(crate) fn gate(&self) -> Arc<Gate> {
         Arc::clone(&self.gate.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -119,7 +143,7 @@ async fn process(
     let (route, name) = routes::find(&head.method, path).ok_or_else(Failure::page_not_found)?;
     let requested = requested(version)?;
     let query = Query::parse(head.uri.query().unwrap_or_default());
-    let tasks = app.tasks().clone();
+    let (changes, stopping) = (app.changes.clone(), app.stopping.clone());
     let call = Call {
         app,
         head,
@@ -130,10 +154,16 @@ async fn process(
         tap,
     };
     match route.action {
-        Action::Run(handler) => caught(handler, call).await,
+        Action::Run(handler) => tokio::select! {
+            answer = caught(handler, call) => answer,
+            () = stopping.cancelled() => Err(Failure::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the engine is stopping",
+            )),
+        },
         Action::Change(handler) => {
             // In its own task: a client that goes away must not stop a change half-way.
-            let change = tasks.spawn(caught(handler, call));
+            let change = changes.spawn(caught(handler, call));
             change.await.unwrap_or_else(|error| Err(panicked(&error)))
         }
         Action::NotYet => {

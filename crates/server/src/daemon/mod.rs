@@ -18,9 +18,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::Engine;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
@@ -41,6 +42,10 @@ const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// The daemon's threads: requests are short and wait for others, so a few serve many.
 const MIN_THREADS: usize = 2;
 const MAX_THREADS: usize = 4;
+/// How long work that blocks a thread may take at the end, beyond what the engine waited for.
+const THREADS_TIMEOUT: Duration = Duration::from_secs(5);
+/// The exit status after a second signal, as dockerd's: killed by SIGINT.
+const FORCED_EXIT: i32 = 130;
 
 type Level = reload::Handle<LevelFilter, Registry>;
 
@@ -159,7 +164,10 @@ fn start(sources: &Sources) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("start the runtime: {error}"))?;
-    runtime.block_on(run(sources, settings, level))
+    let done = runtime.block_on(run(sources, settings, level));
+    // What still blocks a thread ends with the process; the lock of the data root is let go after it.
+    runtime.shutdown_timeout(THREADS_TIMEOUT);
+    done
 }
 
 async fn run(sources: &Sources, settings: Settings, level: Level) -> Result<(), String> {
@@ -167,12 +175,18 @@ async fn run(sources: &Sources, settings: Settings, level: Level) -> Result<(), 
     let listeners = listen(&settings)?;
     let program =
         std::env::current_exe().map_err(|error| format!("find the program itself: {error}"))?;
-    let engine = Engine::open(settings.engine(&program))
-        .await
-        .map_err(|error| error.message)?;
+    // Before the engine: a reload that comes while containers are adopted must not end the daemon.
+    let mut signals = Signals::listen()?;
+    let engine = tokio::select! {
+        opened = Engine::open(settings.engine(&program)) => opened.map_err(|error| error.message)?,
+        () = signals.ending() => {
+            tracing::info!("Processing signal: the daemon stops before it began");
+            return Ok(());
+        }
+    };
     app.set_engine(engine.clone());
     let stop = CancellationToken::new();
-    let signals = tokio::spawn(obey_signals(Reloading {
+    app.connections().spawn(signals.obey(Reloading {
         sources: Sources {
             arguments: sources.arguments.clone(),
             default_file: sources.default_file.clone(),
@@ -187,7 +201,6 @@ async fn run(sources: &Sources, settings: Settings, level: Level) -> Result<(), 
     }
     tracing::info!("Daemon has completed initialization");
     serve(Arc::clone(&app), listeners, stop).await;
-    signals.abort();
     let shutdown = engine.shutdown().await.map_err(|error| error.message);
     tracing::info!("Daemon shutdown complete");
     shutdown
@@ -328,25 +341,50 @@ impl Reloading {
     }
 }
 
-/// SIGHUP reloads, SIGTERM and SIGINT stop the daemon; containers go on.
-async fn obey_signals(reloading: Reloading) {
-    let listen = |kind| {
-        signal(kind).inspect_err(|error| tracing::error!(%error, "a signal will not be obeyed"))
-    };
-    let (Ok(mut hang_up), Ok(mut terminate), Ok(mut interrupt)) = (
-        listen(SignalKind::hangup()),
-        listen(SignalKind::terminate()),
-        listen(SignalKind::interrupt()),
-    ) else {
-        return;
-    };
-    loop {
+/// The signals that the daemon obeys: SIGHUP reloads, SIGTERM and SIGINT stop it; containers go on.
+struct Signals {
+    hang_up: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, String> {
+        let listen =
+            |kind| signal(kind).map_err(|error| format!("listen for signals: {error}"));
+        Ok(Self {
+            hang_up: listen(SignalKind::hangup())?,
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for a signal that stops the daemon.
+    async fn ending(&mut self) {
         tokio::select! {
-            _ = hang_up.recv() => reloading.reload(),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
-    tracing::info!("Processing signal: the daemon stops, containers go on");
-    reloading.stop.cancel();
+
+    async fn obey(mut self, reloading: Reloading) {
+        loop {
+            tokio::select! {
+                _ = self.hang_up.recv() => reloading.reload(),
+                _ = self.terminate.recv() => break,
+                _ = self.interrupt.recv() => break,
+            }
+        }
+        tracing::info!("Processing signal: the daemon stops, containers go on");
+        reloading.stop.cancel();
+        self.ending().await;
+        force_exit();
+    }
+}
+
+/// Whoever asks twice does not want to wait; the daemon can be killed at any instant.
+#[expect(clippy::exit, reason = "it is asked for, and nothing has to be undone")]
+fn force_exit() -> ! {
+    tracing::warn!("Processing second signal: exiting at once");
+    std::process::exit(FORCED_EXIT)
 }

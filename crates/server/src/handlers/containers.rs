@@ -215,10 +215,12 @@ pub(crate) fn wait(call: Call) -> Reply {
         // Before 1.34 a removal that failed was told by an answer without a body.
         let silent = call.requested.below(34) && condition == WaitCondition::Removed;
         let (sender, body) = Body::stream();
+        let stopping = call.app.stopping().clone();
         call.app.tasks().spawn(async move {
             let done = tokio::select! {
                 done = waiting.done() => done,
                 () = sender.closed() => return,
+                () = stopping.cancelled() => return,
             };
             if let Some(answer) = wait_answer(&done, silent)
                 && sender.send(answer.into()).await.is_err()

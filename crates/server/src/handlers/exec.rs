@@ -77,7 +77,7 @@ async fn detached(call: Call, options: ExecStart) -> Result<Response<Body>, Fail
     let engine = call.engine()?;
     let started = call
         .app
-        .tasks()
+        .changes()
         .spawn(async move { engine.exec_start(&call.name, &options).await });
     match started.await {
         Ok(started) => started

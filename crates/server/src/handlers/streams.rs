@@ -23,11 +23,13 @@ where
     N: Send + 'static,
     F: Future<Output = Option<(N, Bytes)>> + Send + 'static,
 {
+    let stopping = call.app.stopping().clone();
     call.app.tasks().spawn(async move {
         loop {
             let chunk = tokio::select! {
                 chunk = next(source) => chunk,
                 () = sender.closed() => return,
+                () = stopping.cancelled() => return,
             };
             let Some((rest, bytes)) = chunk else { return };
             source = rest;

@@ -8,7 +8,7 @@ use crate::request::{Call, Reply};
 use crate::respond::{JSON, TEXT, json, ping_headers, with_type};
 use crate::version;
 
-/// `GET /_ping`, `HEAD /_ping`: works before the engine does.
+/// `GET /_ping`, `HEAD /_ping`: needs no engine.
 pub(crate) fn ping(call: Call) -> Reply {
     Box::pin(async move {
         let head = call.head.method == Method::HEAD;
