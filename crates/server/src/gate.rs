@@ -43,6 +43,12 @@ pub struct Gate {
 pub struct Network(IpNet);
 
 impl Network {
+    /// Whether every address of a family is in it.
+    #[must_use]
+    pub fn is_everyone(self) -> bool {
+        self.0.prefix_len() == 0
+    }
+
     /// Whether `address` is in it. An IPv4 address counts as itself also when it comes mapped into IPv6.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {

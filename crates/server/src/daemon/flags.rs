@@ -33,6 +33,11 @@ pub(super) enum Support {
     Moot,
     /// Its feature is not there yet.
     NotYet,
+    /// It takes something away from clients or containers, and nothing here does: to start without it would leave
+    /// open what somebody closed. With what to do instead.
+    Restricts(&'static str),
+    /// The same, where the daemon listens on TCP.
+    RestrictsTcp(&'static str),
 }
 
 /// One row.
@@ -64,7 +69,9 @@ const fn flag(
 }
 
 use Kind::{List, Map, Number, Switch, Text};
-use Support::{Moot, NotYet, Works};
+use Support::{Moot, NotYet, Restricts, RestrictsTcp, Works};
+
+const NO_TLS: &str = "use ssh://, or a proxy that does TLS before the unix socket";
 
 #[rustfmt::skip]
 pub(super) static FLAGS: &[Flag] = &[
@@ -72,7 +79,7 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("allow-direct-routing", ' ', "allow-direct-routing", Switch, NotYet),
     flag("allow-origin", ' ', "allow-origins", List, Works),
     flag("allow-plaintext", ' ', "allow-plaintext", List, Works),
-    flag("authorization-plugin", ' ', "authorization-plugins", List, NotYet),
+    flag("authorization-plugin", ' ', "authorization-plugins", List, Restricts("let a proxy that decides stand before the socket")),
     flag("bip", ' ', "bip", Text, Works),
     flag("bip6", ' ', "bip6", Text, NotYet),
     flag("bridge", 'b', "bridge", Text, Works),
@@ -137,7 +144,7 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("min-api-version", ' ', "min-api-version", Text, NotYet),
     flag("mtu", ' ', "mtu", Number, Works),
     flag("network-control-plane-mtu", ' ', "network-control-plane-mtu", Number, Moot),
-    flag("no-new-privileges", ' ', "no-new-privileges", Switch, NotYet),
+    flag("no-new-privileges", ' ', "no-new-privileges", Switch, Restricts("give it to each container: --security-opt no-new-privileges")),
     flag("no-proxy", ' ', "no-proxy", Text, NotYet),
     flag("node-generic-resource", ' ', "node-generic-resources", List, Moot),
     flag("nri-opts", ' ', "nri-opts", Map, NotYet),
@@ -146,20 +153,20 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("raw-logs", ' ', "raw-logs", Switch, Moot),
     flag("registry-mirror", ' ', "registry-mirrors", List, Works),
     flag("rootless", ' ', "rootless", Switch, NotYet),
-    flag("seccomp-profile", ' ', "seccomp-profile", Text, NotYet),
+    flag("seccomp-profile", ' ', "seccomp-profile", Text, Restricts("give it to each container: --security-opt seccomp=FILE; the built-in profile holds for the others")),
     flag("selinux-enabled", ' ', "selinux-enabled", Switch, NotYet),
     flag("shutdown-timeout", ' ', "shutdown-timeout", Number, Moot),
     flag("storage-driver", 's', "storage-driver", Text, Moot),
     flag("storage-opt", ' ', "storage-opts", List, NotYet),
     flag("swarm-default-advertise-addr", ' ', "swarm-default-advertise-addr", Text, Moot),
-    flag("tls", ' ', "tls", Switch, NotYet),
+    flag("tls", ' ', "tls", Switch, RestrictsTcp(NO_TLS)),
     flag("tlscacert", ' ', "tlscacert", Text, NotYet),
     flag("tlscert", ' ', "tlscert", Text, NotYet),
     flag("tlskey", ' ', "tlskey", Text, NotYet),
-    flag("tlsverify", ' ', "tlsverify", Switch, NotYet),
+    flag("tlsverify", ' ', "tlsverify", Switch, RestrictsTcp(NO_TLS)),
     flag("userland-proxy", ' ', "userland-proxy", Switch, Moot),
     flag("userland-proxy-path", ' ', "userland-proxy-path", Text, Moot),
-    flag("userns-remap", ' ', "userns-remap", Text, NotYet),
+    flag("userns-remap", ' ', "userns-remap", Text, Restricts("run the programs as another user: --user")),
     flag("validate", ' ', "", Switch, Works),
 ];
 
@@ -399,14 +406,62 @@ pub(super) fn merge(arguments: &Values, file: Values) -> Result<Values, String> 
 
 /// One warning for each directive whose feature is not there.
 pub(super) fn warnings(values: &Values) -> Vec<String> {
-    let missing = FLAGS.iter().filter(|flag| flag.support == NotYet);
+    let missing = FLAGS.iter().filter(|flag| match flag.support {
+        NotYet | RestrictsTcp(_) => true,
+        Restricts(_) => values.get(flag.long).is_some_and(|value| !restricts(value)),
+        Works | Moot => false,
+    });
     missing
         .filter_map(|flag| {
-            let value = values.get(flag.long)?;
+            let value = values.get(flag.long).filter(|value| !is_default(value))?;
             Some(format!(
                 "--{}={value} has no effect: this feature is not there yet",
                 flag.long
             ))
         })
         .collect()
+}
+
+/// Refuses a directive that restricts and would not: the daemon must not start more open than it was told to be.
+///
+/// # Errors
+/// One line that names the directive and the way out.
+pub(super) fn refuse_restrictions(values: &Values, tcp: Tcp) -> Result<(), String> {
+    for flag in FLAGS {
+        let way_out = match (flag.support, tcp) {
+            (Restricts(way_out), _) | (RestrictsTcp(way_out), Tcp::Listens) => way_out,
+            (Works | Moot | NotYet, _) | (RestrictsTcp(_), Tcp::None) => continue,
+        };
+        if let Some(value) = values.get(flag.long).filter(|value| restricts(value)) {
+            return Err(format!(
+                "--{}={value}: this restriction is not there yet, and without it the daemon would be more open than \
+                 you asked for: take it away and {way_out}",
+                flag.long
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the daemon listens on TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tcp {
+    Listens,
+    None,
+}
+
+/// Whether a value asks for less than there is by default; `builtin` and `unconfined` are words for seccomp.
+fn restricts(value: &Value) -> bool {
+    match value {
+        Value::Switch(on) => *on,
+        Value::Text(text) => !matches!(text.as_str(), "" | "builtin" | "unconfined"),
+        Value::Number(_) => true,
+        Value::List(list) => !list.is_empty(),
+        Value::Map(map) => !map.is_empty(),
+    }
+}
+
+/// Whether a value of a restricting directive says what holds anyway.
+fn is_default(value: &Value) -> bool {
+    matches!(value, Value::Text(text) if text.is_empty() || text == "builtin")
 }

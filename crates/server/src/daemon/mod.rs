@@ -31,6 +31,7 @@ use self::flags::Values;
 use self::hosts::Host;
 use self::pidfile::Pidfile;
 use self::settings::Settings;
+use crate::gate::Network;
 use crate::listen::{Listener, serve};
 use crate::service::App;
 
@@ -136,7 +137,14 @@ impl Sources {
                 "merged configuration validation from file and command line flags failed: {why}"
             ))
         };
-        Ok((Settings::new(&all).map_err(merged)?, all))
+        let settings = Settings::new(&all).map_err(merged)?;
+        let on_tcp = |host: &Host| matches!(host, Host::Tcp(_));
+        let tcp = match settings.hosts.iter().any(on_tcp) {
+            true => flags::Tcp::Listens,
+            false => flags::Tcp::None,
+        };
+        flags::refuse_restrictions(&all, tcp)?;
+        Ok((settings, all))
     }
 }
 
@@ -276,11 +284,29 @@ fn unix(path: &Path, group: Option<u32>) -> Result<Listener, String> {
 fn tcp(address: SocketAddr, settings: &Settings) -> Result<Listener, String> {
     let listener = Listener::tcp(address)
         .map_err(|error| format!("failed to load listeners: listen tcp {address}: {error}"))?;
-    if !address.ip().is_loopback() && settings.gate.plaintext.is_empty() {
-        tracing::warn!("{address} has no TLS: it serves this machine only (see --allow-plaintext)");
+    if let Some(warning) = exposure(address, &settings.gate.plaintext) {
+        tracing::warn!("{warning}");
     }
     tracing::info!("API listen on {}", listener.address().unwrap_or(address));
     Ok(listener)
+}
+
+/// What is to be said about an address that others may reach.
+fn exposure(address: SocketAddr, plaintext: &[Network]) -> Option<String> {
+    if address.ip().is_loopback() {
+        return None;
+    }
+    if plaintext.is_empty() {
+        return Some(format!(
+            "{address} has no TLS: it serves this machine only (see --allow-plaintext)"
+        ));
+    }
+    plaintext.iter().any(|network| network.is_everyone()).then(|| {
+        format!(
+            "DANGER: --allow-plaintext opens {address} to EVERYBODY: whoever reaches it is root on this machine, \
+             and such ports are found and misused within hours. Name the networks that you trust, or use ssh://"
+        )
+    })
 }
 
 /// The sockets that the service manager opened for this process.

@@ -67,6 +67,58 @@ fn only_missing_features_are_warned_about_and_once() {
 }
 
 #[test]
+fn what_restricts_and_is_not_there_keeps_the_daemon_from_starting() {
+    let read = |line: &str| {
+        let sources = Sources {
+            arguments: arguments(line),
+            default_file: "/nonexistent/daemon.json".into(),
+        };
+        sources.read().map(|(_, values)| warnings(&values))
+    };
+    for line in [
+        "--authorization-plugin=opa",
+        "--userns-remap=default",
+        "--no-new-privileges",
+        "--seccomp-profile=/etc/docker/seccomp.json",
+        "--tlsverify -H tcp://0.0.0.0:2376",
+        "--tls -H unix:// -H tcp://127.0.0.1:2376",
+    ] {
+        let told = read(line).unwrap_err();
+        let flag = line.split([' ', '=']).next().unwrap();
+        assert!(told.starts_with(&format!("{flag}=")), "{told}");
+        assert!(told.contains("this restriction is not there yet"), "{told}");
+        assert!(!told.contains('\n'), "{told}");
+    }
+    for line in [
+        "--no-new-privileges=false --tlsverify=false --tls=false -H tcp://127.0.0.1:2375",
+        "--seccomp-profile=builtin",
+        "--userns-remap=",
+    ] {
+        assert_eq!(read(line).unwrap().len(), line.matches("--tls").count(), "{line}");
+    }
+    assert_eq!(
+        read("--seccomp-profile=unconfined").unwrap(),
+        ["--seccomp-profile=unconfined has no effect: this feature is not there yet"]
+    );
+}
+
+#[test]
+fn an_address_open_to_everybody_is_told_loudly() {
+    let open = |address: &str, networks: &[&str]| {
+        let networks: Vec<_> = networks.iter().map(|text| text.parse().unwrap()).collect();
+        exposure(address.parse().unwrap(), &networks)
+    };
+    assert_eq!(open("127.0.0.1:2375", &["0.0.0.0/0"]), None);
+    assert_eq!(open("0.0.0.0:2375", &["10.0.0.0/8"]), None);
+    let quiet = open("0.0.0.0:2375", &[]).unwrap();
+    assert!(quiet.contains("serves this machine only"), "{quiet}");
+    for networks in [&["0.0.0.0/0"][..], &["10.0.0.0/8", "::/0"]] {
+        let loud = open("0.0.0.0:2375", networks).unwrap();
+        assert!(loud.contains("EVERYBODY") && loud.contains("--allow-plaintext"), "{loud}");
+    }
+}
+
+#[test]
 fn the_file_has_dockers_keys_and_words() {
     let values = from_file(
         r#"{"hosts":["unix:///a"],"debug":true,"mtu":1400,"log-opts":{"a":"b"},"default-shm-size":"64M",
