@@ -408,12 +408,13 @@ pub(super) fn merge(arguments: &Values, file: Values) -> Result<Values, String> 
 pub(super) fn warnings(values: &Values) -> Vec<String> {
     let missing = FLAGS.iter().filter(|flag| match flag.support {
         NotYet | RestrictsTcp(_) => true,
-        Restricts(_) => values.get(flag.long).is_some_and(|value| !restricts(value)),
+        // `unconfined` asks for more than there is; what is off or built in holds anyway.
+        Restricts(_) => values.get(flag.long) == Some(&Value::Text("unconfined".to_owned())),
         Works | Moot => false,
     });
     missing
         .filter_map(|flag| {
-            let value = values.get(flag.long).filter(|value| !is_default(value))?;
+            let value = values.get(flag.long)?;
             Some(format!(
                 "--{}={value} has no effect: this feature is not there yet",
                 flag.long
@@ -459,9 +460,4 @@ fn restricts(value: &Value) -> bool {
         Value::List(list) => !list.is_empty(),
         Value::Map(map) => !map.is_empty(),
     }
-}
-
-/// Whether a value of a restricting directive says what holds anyway.
-fn is_default(value: &Value) -> bool {
-    matches!(value, Value::Text(text) if text.is_empty() || text == "builtin")
 }

@@ -1,12 +1,25 @@
 //! The file that names the daemon's process.
+//!
+//! The lock on it says whether that process lives, not the number in it: after a crash the number may be anybody's.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long the lock of a daemon that was just killed is waited for: a child that it was starting has a copy of it
+/// until its exec.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the lock is tried meanwhile.
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A pidfile of this process; removed when dropped.
 #[derive(Debug)]
-pub(super) struct Pidfile(PathBuf);
+pub(super) struct Pidfile {
+    path: PathBuf,
+    /// Locked.
+    _file: File,
+}
 
 impl Pidfile {
     /// Writes it.
@@ -14,41 +27,68 @@ impl Pidfile {
     /// # Errors
     /// In dockerd's words when the process of an older one lives, or when it cannot be written.
     pub(super) fn create(path: &Path) -> Result<Self, String> {
+        Self::create_within(path, LOCK_PATIENCE)
+    }
+
+    fn create_within(path: &Path, patience: Duration) -> Result<Self, String> {
         let told = |error: &dyn std::fmt::Display| {
             format!(
                 "failed to start daemon, ensure docker is not running or delete {}: {error}",
                 path.display()
             )
         };
-        if let Some(pid) = living(path).map_err(|error| told(&error))? {
-            return Err(told(&format_args!(
-                "process with PID {pid} is still running"
-            )));
-        }
+        let lives = |pid: &str| told(&format_args!("process with PID {pid} is still running"));
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|error| told(&error))?;
         }
-        fs::write(path, std::process::id().to_string()).map_err(|error| told(&error))?;
-        Ok(Self(path.to_owned()))
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path);
+        let mut file = file.map_err(|error| told(&error))?;
+        let text = fs::read_to_string(path).map_err(|error| told(&error))?;
+        let pid = text.trim();
+        if !lock(&file, Instant::now() + patience).map_err(|error| told(&error))? {
+            return Err(lives(pid));
+        }
+        if is_foreign_daemon(pid) {
+            return Err(lives(pid));
+        }
+        file.set_len(0)
+            .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()))
+            .map_err(|error| told(&error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            _file: file,
+        })
     }
 }
 
-/// The process that the file names, if it is another one that lives.
-fn living(path: &Path) -> io::Result<Option<u32>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let pid = text.trim().parse::<u32>().ok();
-    let lives =
-        |pid: &u32| *pid != std::process::id() && Path::new("/proc").join(pid.to_string()).exists();
-    Ok(pid.filter(lives))
+fn lock(file: &File, give_up: Instant) -> io::Result<bool> {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() >= give_up => return Ok(false),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_INTERVAL),
+        }
+    }
+}
+
+/// Docker's own daemon takes no lock.
+fn is_foreign_daemon(pid: &str) -> bool {
+    let name = pid
+        .parse::<u32>()
+        .ok()
+        .filter(|pid| *pid != std::process::id())
+        .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
+    name.is_some_and(|name| name.trim_end() == "dockerd")
 }
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
+        if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, "the pidfile was gone already");
         }
     }
@@ -59,23 +99,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_living_process_keeps_its_file_and_a_dead_one_does_not() {
+    fn the_lock_decides_and_not_the_number() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/x.pid");
         let pidfile = Pidfile::create(&path).unwrap();
-        assert_eq!(
-            fs::read_to_string(&path).unwrap(),
-            std::process::id().to_string()
-        );
-        drop(pidfile);
-        assert!(!path.exists());
-        fs::write(&path, "1\n").unwrap();
-        let told = Pidfile::create(&path).unwrap_err();
+        let own = std::process::id().to_string();
+        assert_eq!(fs::read_to_string(&path).unwrap(), own);
+        let told = Pidfile::create_within(&path, Duration::ZERO).unwrap_err();
         assert!(
-            told.ends_with("process with PID 1 is still running"),
+            told.ends_with(&format!("process with PID {own} is still running")),
             "{told}"
         );
-        fs::write(&path, "4194305").unwrap();
-        Pidfile::create(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), own);
+        drop(pidfile);
+        assert!(!path.exists());
+        // A process of that number lives, but it is not the one that wrote the file.
+        for stale in ["1\n", "4194305", "", "x"] {
+            fs::write(&path, stale).unwrap();
+            drop(Pidfile::create(&path).unwrap());
+        }
     }
 }
