@@ -70,6 +70,13 @@ impl std::str::FromStr for Network {
 }
 
 impl Gate {
+    /// The origin of a page that was allowed by name, for the headers that let it read the answer.
+    pub(crate) fn allowed_page(&self, peer: Peer, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = headers.get(ORIGIN).filter(|_| peer != Peer::Unix)?;
+        let text = origin.to_str().ok()?.to_ascii_lowercase();
+        self.origins.contains(&text).then(|| origin.clone())
+    }
+
     /// Whether a connection may be made at all, before a byte of it is read.
     pub(crate) fn admit(&self, peer: Peer) -> Result<(), Failure> {
         match peer {

@@ -3,7 +3,8 @@
 use api::go;
 use api::version::ApiVersion;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, PRAGMA, SERVER,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, PRAGMA, SERVER, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
@@ -107,4 +108,19 @@ pub(crate) fn browser_headers(headers: &mut HeaderMap) {
     headers
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
+}
+
+/// Puts the headers on that let a page of this origin read an answer and send JSON (<https://fetch.spec.whatwg.org/>,
+/// "CORS protocol"); the gate has let the request through.
+pub(crate) fn cross_origin_headers(headers: &mut HeaderMap, origin: HeaderValue) {
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.append(VARY, const { HeaderValue::from_static("Origin") });
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_METHODS,
+        const { HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE") },
+    );
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        const { HeaderValue::from_static("Content-Type, X-Registry-Auth, X-Registry-Config") },
+    );
 }

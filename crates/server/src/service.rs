@@ -19,7 +19,7 @@ use crate::body::Body;
 use crate::failure::Failure;
 use crate::gate::{Gate, Peer};
 use crate::request::{Call, Reply, Requested};
-use crate::respond::{Headers, browser_headers, empty};
+use crate::respond::{Headers, browser_headers, cross_origin_headers, empty};
 use crate::route::Action;
 use crate::routes;
 use crate::tap::Tap;
@@ -110,6 +110,7 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let head_only = request.method() == Method::HEAD;
+    let page = app.gate().allowed_page(peer, request.headers());
     let (mut response, headers) = match process(app, peer, tap, request).await {
         Ok(response) => (response, Headers::All),
         Err(failure) => {
@@ -120,6 +121,9 @@ pub(crate) async fn answer(
     headers.put(response.headers_mut());
     if peer != Peer::Unix {
         browser_headers(response.headers_mut());
+    }
+    if let Some(origin) = page {
+        cross_origin_headers(response.headers_mut(), origin);
     }
     if head_only && matches!(response.body(), Body::Stream(_)) {
         *response.body_mut() = Body::empty();

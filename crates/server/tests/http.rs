@@ -28,6 +28,10 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::behind(Gate::default())
+    }
+
+    fn behind(gate: Gate) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -41,7 +45,7 @@ impl Server {
         let address = tcp.address().unwrap();
         let stop = CancellationToken::new();
         runtime.spawn(serve(
-            App::new(Gate::default()),
+            App::new(gate),
             vec![unix, tcp],
             stop.clone(),
         ));
@@ -505,4 +509,39 @@ fn the_socket_is_the_groups_and_no_living_one_is_taken() {
     std::fs::write(&file, "x").unwrap();
     assert!(Listener::unix(&file, None).is_err());
     assert!(file.exists());
+}
+
+#[test]
+fn a_page_that_was_allowed_may_ask_first_and_read_the_answer() {
+    let gate = Gate {
+        origins: ["https://panel.example".to_owned()].into(),
+        ..Gate::default()
+    };
+    let server = Server::behind(gate);
+    let ask = |verb: &str, origin: &str| {
+        server.ask_tcp(&format!(
+            "{verb} /containers/create HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nOrigin: {origin}\r\n\
+             Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type\r\n\
+             Content-Length: 0\r\n\r\n"
+        ))
+    };
+    // The fetch standard's preflight, and the request itself: an answer without these headers is kept from the page.
+    for (verb, status) in [("OPTIONS", 200), ("GET", 404)] {
+        let answer = ask(verb, "https://panel.example");
+        assert_eq!(answer.status, status, "{verb}");
+        let header = |name: &str| answer.header(name).map(str::to_owned);
+        assert_eq!(
+            header("Access-Control-Allow-Origin").as_deref(),
+            Some("https://panel.example"),
+            "{verb}"
+        );
+        assert_eq!(header("Vary").as_deref(), Some("Origin"));
+        let methods = header("Access-Control-Allow-Methods").unwrap();
+        assert!(methods.contains("POST") && methods.contains("DELETE"));
+        let headers = header("Access-Control-Allow-Headers").unwrap();
+        assert!(headers.contains("Content-Type"));
+    }
+    let foreign = ask("OPTIONS", "https://other.example");
+    assert_eq!(foreign.status, 403);
+    assert!(foreign.header("Access-Control-Allow-Origin").is_none());
 }
