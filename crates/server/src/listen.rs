@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{FileTypeExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,25 +60,31 @@ impl Listener {
     /// `AddrInUse` when another daemon answers there, or when something else than a socket is there.
     pub fn unix(path: &Path, group: Option<u32>) -> io::Result<Self> {
         refuse_living(path)?;
-        // Bound under another name: at its own name the socket never has other permissions than the final ones.
-        let mut hidden = path.as_os_str().to_owned();
-        hidden.push(format!(".{}", std::process::id()));
-        let hidden = PathBuf::from(hidden);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let socket = UnixListener::bind(&hidden)?;
-        let placed = fs::set_permissions(&hidden, fs::Permissions::from_mode(SOCKET_MODE))
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        fs::create_dir_all(parent)?;
+        // Bound under another name, and of its mode before it listens: whatever the umask is, nobody can connect who
+        // may not.
+        let mut hidden_name = name.to_owned();
+        hidden_name.push(format!(".{}", std::process::id()));
+        let hidden = parent.join(&hidden_name);
+        let directory = fs::File::open(parent)?;
+        let socket = sys::socket::listen_at(directory.as_fd(), &hidden_name, SOCKET_MODE)?;
+        let placed = sys::socket::widen_backlog(&socket)
             .and_then(|()| group.map_or(Ok(()), |group| chown(&hidden, None, Some(group))))
-            .and_then(|()| fs::rename(&hidden, path));
-        if let Err(error) = placed {
-            fs::remove_file(&hidden)?;
-            return Err(error);
+            .and_then(|()| fs::rename(&hidden, path))
+            .and_then(|()| UnixListener::from_std(socket));
+        match placed {
+            Ok(socket) => Ok(Self {
+                socket: Bound::Unix(socket),
+                path: Some(path.to_owned()),
+            }),
+            Err(error) => {
+                fs::remove_file(&hidden)?;
+                Err(error)
+            }
         }
-        Ok(Self {
-            socket: Bound::Unix(socket),
-            path: Some(path.to_owned()),
-        })
     }
 
     /// Binds a TCP address. Needs a tokio runtime.
@@ -320,6 +326,8 @@ fn connection(app: &Arc<App>, socket: Socket, peer: Peer, graceful: &GracefulShu
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;

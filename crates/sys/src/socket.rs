@@ -25,6 +25,9 @@ pub const MESSAGE_MAX_BYTES: usize = 64 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
+/// See [`widen_backlog`]: what the kernel allows by default.
+const WIDE_BACKLOG: i32 = 4096;
+
 /// See [`keep_alive`].
 const KEEP_ALIVE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(15);
 /// See [`keep_alive`].
@@ -53,6 +56,14 @@ pub fn listen_at(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<Uni
     )?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(UnixListener::from(socket))
+}
+
+/// Lets more connections wait to be accepted than [`listen_at`] does; the kernel caps it at `net.core.somaxconn`.
+///
+/// # Errors
+/// The errno of listen.
+pub fn widen_backlog(listener: &UnixListener) -> io::Result<()> {
+    Ok(rustix::net::listen(listener, WIDE_BACKLOG)?)
 }
 
 /// Connects to the stream socket called `name` in the directory `dir`. Never blocks; the stream does.
