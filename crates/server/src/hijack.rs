@@ -49,10 +49,7 @@ impl Hijacked {
                 "this endpoint needs a connection of its own: use HTTP/1.1",
             ));
         }
-        let body = call
-            .content_length()
-            .map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-        let (socket, early) = call.tap.take_over(body);
+        let (socket, early) = call.tap.take_over();
         Ok(Self { socket, early })
     }
 

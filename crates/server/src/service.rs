@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use api::query::{Query, unescape};
 use api::version::ApiVersion;
 use engine::Engine;
-use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,7 +22,7 @@ use crate::request::{Call, Reply, Requested};
 use crate::respond::{Headers, browser_headers, cross_origin_headers, empty};
 use crate::route::Action;
 use crate::routes;
-use crate::tap::Tap;
+use crate::tap::{BodyLength, Tap};
 
 /// What all requests share.
 #[derive(Default)]
@@ -110,6 +110,9 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let head_only = request.method() == Method::HEAD;
+    if request.version() < Version::HTTP_2 {
+        tap.begin(body_length(&request));
+    }
     let page = app.gate().allowed_page(peer, request.headers());
     let (mut response, headers) = match process(app, peer, tap, request).await {
         Ok(response) => (response, Headers::All),
@@ -129,6 +132,13 @@ pub(crate) async fn answer(
         *response.body_mut() = Body::empty();
     }
     Ok(response)
+}
+
+fn body_length(request: &Request<Incoming>) -> BodyLength {
+    match request.body().size_hint().exact() {
+        Some(length) => BodyLength::Known(usize::try_from(length).unwrap_or(usize::MAX)),
+        None => BodyLength::Chunked,
+    }
 }
 
 async fn process(

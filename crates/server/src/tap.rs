@@ -133,8 +133,20 @@ impl Socket {
 #[derive(Default)]
 struct State {
     taken: bool,
+    /// What was read since the request under way began, and the end of its head at least.
     remembered: Vec<u8>,
     too_long: bool,
+    /// How long the body of the request under way is, once one has begun.
+    body: Option<BodyLength>,
+}
+
+/// How the end of a body is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyLength {
+    /// By its `Content-Length`, in bytes.
+    Known(usize),
+    /// By its last chunk.
+    Chunked,
 }
 
 struct Shared {
@@ -165,33 +177,58 @@ pub(crate) fn tap(socket: Socket) -> (Tap, TapIo) {
 }
 
 impl Tap {
-    /// Takes the connection from hyper. `body_bytes` is the request's `Content-Length`, `None` when it came in chunks;
-    /// the body must have been read to its end. Gives the socket and the bytes that came after the request.
-    pub(crate) fn take_over(&self, body_bytes: Option<usize>) -> (Arc<Socket>, Vec<u8>) {
+    /// A request of HTTP/1 has begun, the one before it is over.
+    pub(crate) fn begin(&self, body: BodyLength) {
+        let mut state = self.0.state();
+        state.forget();
+        state.body = Some(body);
+    }
+
+    /// Takes the connection from hyper; the body of the request must have been read to its end. Gives the socket and
+    /// the bytes that came after the request.
+    pub(crate) fn take_over(&self) -> (Arc<Socket>, Vec<u8>) {
         let mut state = self.0.state();
         state.taken = true;
-        let request = std::mem::take(&mut state.remembered);
-        let early = if state.too_long {
-            Vec::new()
-        } else {
-            after_request(&request, body_bytes)
-        };
-        (Arc::clone(&self.0.socket), early)
+        state.forget();
+        (
+            Arc::clone(&self.0.socket),
+            std::mem::take(&mut state.remembered),
+        )
     }
 }
 
-/// What stands after the head and the body. Without a head (it was before a `100 Continue`) only the body is skipped.
-fn after_request(request: &[u8], body_bytes: Option<usize>) -> Vec<u8> {
-    let body = match find(request, b"\r\n\r\n") {
-        Some(end) => &request[end..],
-        None => request,
+/// What stands after the head and the body.
+fn after_request(request: &[u8], body: BodyLength) -> &[u8] {
+    let Some(head) = find(request, b"\r\n\r\n") else {
+        return &[];
     };
-    let end = match body_bytes {
-        Some(length) => length,
-        None if body.starts_with(b"0\r\n\r\n") => 5,
-        None => find(body, b"\r\n0\r\n\r\n").unwrap_or(body.len()),
-    };
-    body.get(end..).unwrap_or_default().to_vec()
+    let after_head = &request[head..];
+    match body {
+        BodyLength::Known(length) => after_head.get(length..).unwrap_or_default(),
+        BodyLength::Chunked => after_chunks(after_head).unwrap_or_default(),
+    }
+}
+
+/// What stands after the last chunk and the trailers (RFC 9112, section 7.1).
+fn after_chunks(mut rest: &[u8]) -> Option<&[u8]> {
+    loop {
+        let line = find(rest, b"\r\n")?;
+        let digits = rest[..line - 2].split(|byte| *byte == b';').next()?;
+        let digits = std::str::from_utf8(digits).ok()?.trim();
+        let length = usize::from_str_radix(digits, 16).ok()?;
+        rest = &rest[line..];
+        if length == 0 {
+            break;
+        }
+        rest = rest.get(length.checked_add(2)?..)?;
+    }
+    loop {
+        let line = find(rest, b"\r\n")?;
+        rest = &rest[line..];
+        if line == 2 {
+            return Some(rest);
+        }
+    }
 }
 
 /// Where the first `needle` ends.
@@ -219,6 +256,10 @@ impl Read for TapIo {
             drop(state);
             ready!(self.0.socket.poll_readable(context))?;
             state = self.0.state();
+            // A handler may have taken over meanwhile: what is there now is its.
+            if state.taken {
+                return Poll::Pending;
+            }
             match self.0.socket.try_read(&mut buffer[..want]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -246,10 +287,12 @@ impl State {
         }
     }
 
-    /// An answer begins: what was remembered belongs to a request that is over.
+    /// Forgets the request that is over; what the client sent behind it stays.
     fn forget(&mut self) {
-        self.remembered.clear();
-        self.too_long = false;
+        if let Some(body) = self.body.take() {
+            self.remembered = after_request(&self.remembered, body).to_vec();
+            self.too_long = false;
+        }
     }
 }
 
@@ -262,12 +305,9 @@ impl TapIo {
         write: impl Fn(&Socket) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            let mut state = self.0.state();
-            if state.taken {
+            if self.0.state().taken {
                 return Poll::Ready(Ok(swallowed));
             }
-            state.forget();
-            drop(state);
             match write(&self.0.socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.0.socket.poll_writable(context))?;
@@ -320,18 +360,38 @@ mod tests {
 
     #[test]
     fn early_bytes_are_what_follows_the_request() {
-        let cases: [(&[u8], Option<usize>, &[u8]); 7] = [
-            (b"POST /a HTTP/1.1\r\nA: b\r\n\r\nhello", Some(0), b"hello"),
-            (b"POST /a HTTP/1.1\r\n\r\n{}hello", Some(2), b"hello"),
-            (b"POST /a HTTP/1.1\r\n\r\n{}", Some(2), b""),
-            (b"{}hello", Some(2), b"hello"),
+        use BodyLength::{Chunked, Known};
+        let cases: [(&[u8], BodyLength, &[u8]); 9] = [
             (
-                b"POST /a HTTP/1.1\r\n\r\n2\r\n{}\r\n0\r\n\r\nhello",
-                None,
+                b"POST /a HTTP/1.1\r\nA: b\r\n\r\nhello",
+                Known(0),
                 b"hello",
             ),
-            (b"POST /a HTTP/1.1\r\n\r\n0\r\n\r\nhello", None, b"hello"),
-            (b"POST /a HTTP/1.1\r\n\r\n", Some(9), b""),
+            (b"POST /a HTTP/1.1\r\n\r\n{}hello", Known(2), b"hello"),
+            (b"POST /a HTTP/1.1\r\n\r\n{}", Known(2), b""),
+            (
+                b"POST /a HTTP/1.1\r\n\r\n2\r\n{}\r\n0\r\n\r\nhello",
+                Chunked,
+                b"hello",
+            ),
+            // What looks like the last chunk stands inside of one.
+            (
+                b"POST /a HTTP/1.1\r\n\r\n9\r\n[\r\n0\r\n\r\n]\r\n0\r\n\r\nhello",
+                Chunked,
+                b"hello",
+            ),
+            (
+                b"POST /a HTTP/1.1\r\n\r\n2;x=y\r\n{}\r\n0\r\nA: b\r\n\r\nhello",
+                Chunked,
+                b"hello",
+            ),
+            (
+                b"POST /a HTTP/1.1\r\n\r\n0\r\n\r\nhello",
+                Chunked,
+                b"hello",
+            ),
+            (b"POST /a HTTP/1.1\r\n\r\n", Known(9), b""),
+            (b"POST /a HTTP/1.1\r\n", Known(0), b""),
         ];
         for (request, body, wanted) in cases {
             assert_eq!(
@@ -341,5 +401,35 @@ mod tests {
                 String::from_utf8_lossy(request)
             );
         }
+    }
+
+    #[test]
+    fn bytes_behind_a_request_that_is_behind_another_are_kept() {
+        let mut state = State::default();
+        state.remember(b"GET /_ping HTTP/1.1\r\n\r\nPOST /a HTTP/1.1\r\n\r\n{}hel");
+        state.body = Some(BodyLength::Known(0));
+        state.forget();
+        state.body = Some(BodyLength::Known(2));
+        state.remember(b"lo");
+        state.forget();
+        assert_eq!(state.remembered, b"hello");
+    }
+
+    /// Between hyper's look at the socket and its read a handler takes over: the bytes are the handler's.
+    #[tokio::test]
+    async fn hyper_reads_nothing_of_a_connection_that_was_taken_over() {
+        use tokio::io::AsyncWriteExt as _;
+
+        let (mut client, ours) = UnixStream::pair().unwrap();
+        let (tap, io) = tap(Socket::Unix(ours));
+        client.write_all(b"input").await.unwrap();
+        let (socket, early) = tap.take_over();
+        assert!(early.is_empty());
+        let mut io = hyper_util::rt::TokioIo::new(io);
+        let mut buffer = [0; 8];
+        let reading = tokio::io::AsyncReadExt::read(&mut io, &mut buffer);
+        let soon = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, reading).await.is_err());
+        assert_eq!(socket.read(&mut buffer).await.unwrap(), 5);
     }
 }
