@@ -32,10 +32,13 @@ impl Time {
         )
     }
 
-    /// Nanoseconds since the epoch; Go's zero time and everything before 1678 as `i64::MIN`.
+    /// Nanoseconds since the epoch; Go's zero time and everything before 1678 as `i64::MIN`, everything after 2262 as
+    /// `i64::MAX`.
     #[must_use]
     pub fn unix_nanos(self) -> i64 {
-        i64::try_from(self.0.as_nanosecond()).unwrap_or(i64::MIN)
+        let nanos = self.0.as_nanosecond();
+        let beyond = if nanos < 0 { i64::MIN } else { i64::MAX };
+        i64::try_from(nanos).unwrap_or(beyond)
     }
 
     /// Seconds since the epoch, rounded down as in Go.
@@ -179,6 +182,9 @@ mod tests {
             "2026-11-22T12:28:04.5Z"
         );
         assert_eq!(Time::from_unix_nanos(-1).unix_seconds(), -1);
+        assert_eq!(Time::ZERO.unix_nanos(), i64::MIN);
+        let late: Time = serde_json::from_str("\"2300-01-01T00:00:00Z\"").unwrap();
+        assert_eq!(late.unix_nanos(), i64::MAX);
     }
 
     #[test]
