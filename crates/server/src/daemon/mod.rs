@@ -5,6 +5,7 @@
 
 mod flags;
 mod hosts;
+mod lines;
 mod pidfile;
 mod settings;
 
@@ -29,6 +30,7 @@ use tracing_subscriber::{Registry, fmt as log, reload};
 
 use self::flags::Values;
 use self::hosts::Host;
+use self::lines::Lines;
 use self::pidfile::Pidfile;
 use self::settings::Settings;
 use crate::gate::Network;
@@ -156,7 +158,7 @@ fn start(sources: &Sources) -> Result<(), String> {
     }
     let (filter, level) = reload::Layer::new(LevelFilter::from_level(settings.level));
     let lines = log::layer()
-        .with_writer(io::stderr)
+        .with_writer(|| Lines(io::stderr()))
         .with_ansi(io::stderr().is_terminal());
     tracing_subscriber::registry()
         .with(filter)
