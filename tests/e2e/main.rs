@@ -12,6 +12,7 @@ mod lifecycle;
 mod limits;
 mod network;
 mod pull;
+mod streams;
 mod tutorials;
 mod volumes;
 
