@@ -65,7 +65,10 @@ fn an_exec_whose_reader_pauses_loses_nothing() {
     open.stream.read_to_end(&mut shown).expect("the output");
     assert_eq!(frames(&shown).0.len(), WRITTEN_BYTES);
     let ended = client.get(&format!("/exec/{exec}/json")).expect(200).json();
-    assert_eq!((&ended["Running"], &ended["ExitCode"]), (&json!(false), &json!(0)));
+    assert_eq!(
+        (&ended["Running"], &ended["ExitCode"]),
+        (&json!(false), &json!(0))
+    );
 }
 
 /// Sockets that the daemon has open.
@@ -120,6 +123,9 @@ fn the_daemon_ends_at_once_although_clients_follow() {
     events.stream.read_to_string(&mut rest).expect("the end");
     assert!(rest.ends_with("0\r\n\r\n"), "{rest:?}");
     daemon.start_again();
-    let found = client.get(&format!("/containers/{id}/json")).expect(200).json();
+    let found = client
+        .get(&format!("/containers/{id}/json"))
+        .expect(200)
+        .json();
     assert_eq!(found["State"]["Running"], true);
 }

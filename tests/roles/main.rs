@@ -12,10 +12,16 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_cooper");
 /// Exit code, standard output, standard error.
 fn run(program: &Path, words: &[&str]) -> (Option<i32>, String, String) {
     let command = sys::command::Command::new(program);
-    let command = words.iter().fold(command, |command, word| command.arg(word));
+    let command = words
+        .iter()
+        .fold(command, |command, word| command.arg(word));
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 #[test]
@@ -43,7 +49,10 @@ fn called_as_docker_it_says_where_that_is() {
     symlink(PROGRAM, &docker).unwrap();
     let (code, _, told) = run(&docker, &["ps"]);
     assert_eq!(code, Some(125));
-    assert!(told.contains("not there yet") && told.contains("docker-cli"), "{told}");
+    assert!(
+        told.contains("not there yet") && told.contains("docker-cli"),
+        "{told}"
+    );
 }
 
 /// The first container of `cargo xtask run`.

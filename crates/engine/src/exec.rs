@@ -232,7 +232,8 @@ impl Engine {
         let action = format!("exec_start: {}", exec.command_line());
         self.journal_container(container, &action, &[("execID", exec.id.clone())])?;
         let connected = container.shim().connect().await;
-        let mut connection = connected.map_err(|error| error.into_error("talk to the container's shim"))?;
+        let mut connection =
+            connected.map_err(|error| error.into_error("talk to the container's shim"))?;
         let answer = tokio::time::timeout(EXEC_TIMEOUT, connection.call(&request))
             .await
             .unwrap_or(Err(ShimError::Timeout));

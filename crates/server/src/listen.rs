@@ -348,10 +348,16 @@ mod tests {
             .unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 401 Unauthorized\r\n"),
+            "{answer}"
+        );
         assert!(answer.contains("Connection: close\r\n"), "{answer}");
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(body.starts_with(r#"{"message":"plaintext connections"#), "{body}");
+        assert!(
+            body.starts_with(r#"{"message":"plaintext connections"#),
+            "{body}"
+        );
         drop(client);
         telling.await.unwrap().unwrap();
     }

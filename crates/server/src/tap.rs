@@ -8,7 +8,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -105,9 +105,7 @@ impl Socket {
         };
         // Of its own registration: hang-ups are reported whatever one asks for, and this asks for nothing else that
         // a stream socket of ours ever has.
-        let watched = socket
-            .try_clone_to_owned()
-            .and_then(|socket| AsyncFd::with_interest(socket, Interest::PRIORITY));
+        let watched = socket.try_clone_to_owned().and_then(hang_ups);
         match watched {
             Ok(watched) => drop(watched.ready(Interest::PRIORITY).await),
             Err(error) => {
@@ -128,6 +126,14 @@ impl Socket {
                 .shutdown(Shutdown::Write),
         }
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "the other way is unsafe because of types that lie about their descriptor, and an OwnedFd does not"
+)]
+fn hang_ups(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(socket, Interest::PRIORITY)
 }
 
 #[derive(Default)]
@@ -362,11 +368,7 @@ mod tests {
     fn early_bytes_are_what_follows_the_request() {
         use BodyLength::{Chunked, Known};
         let cases: [(&[u8], BodyLength, &[u8]); 9] = [
-            (
-                b"POST /a HTTP/1.1\r\nA: b\r\n\r\nhello",
-                Known(0),
-                b"hello",
-            ),
+            (b"POST /a HTTP/1.1\r\nA: b\r\n\r\nhello", Known(0), b"hello"),
             (b"POST /a HTTP/1.1\r\n\r\n{}hello", Known(2), b"hello"),
             (b"POST /a HTTP/1.1\r\n\r\n{}", Known(2), b""),
             (
@@ -385,11 +387,7 @@ mod tests {
                 Chunked,
                 b"hello",
             ),
-            (
-                b"POST /a HTTP/1.1\r\n\r\n0\r\n\r\nhello",
-                Chunked,
-                b"hello",
-            ),
+            (b"POST /a HTTP/1.1\r\n\r\n0\r\n\r\nhello", Chunked, b"hello"),
             (b"POST /a HTTP/1.1\r\n\r\n", Known(9), b""),
             (b"POST /a HTTP/1.1\r\n", Known(0), b""),
         ];

@@ -44,11 +44,7 @@ impl Server {
         let tcp = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = tcp.address().unwrap();
         let stop = CancellationToken::new();
-        runtime.spawn(serve(
-            App::new(gate),
-            vec![unix, tcp],
-            stop.clone(),
-        ));
+        runtime.spawn(serve(App::new(gate), vec![unix, tcp], stop.clone()));
         drop(guard);
         Self {
             _dir: dir,

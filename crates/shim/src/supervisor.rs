@@ -384,7 +384,8 @@ impl Supervisor {
 
     fn deadline(&self) -> Option<Instant> {
         let connections = self.connections.values();
-        let connections = connections.filter_map(|c| Some(c.deadline(FRAME_BYTES, self.stall_limit)?.0));
+        let connections =
+            connections.filter_map(|c| Some(c.deadline(FRAME_BYTES, self.stall_limit)?.0));
         let processes = self.processes.values().filter_map(Process::deadline);
         let relay = self
             .relay

@@ -47,8 +47,6 @@ const MIN_THREADS: usize = 2;
 const MAX_THREADS: usize = 4;
 /// How long work that blocks a thread may take at the end, beyond what the engine waited for.
 const THREADS_TIMEOUT: Duration = Duration::from_secs(5);
-/// The exit status after a second signal, as dockerd's: killed by SIGINT.
-const FORCED_EXIT: i32 = 130;
 
 type Level = reload::Handle<LevelFilter, Registry>;
 
@@ -175,8 +173,11 @@ fn start(sources: &Sources) -> Result<(), String> {
         .build()
         .map_err(|error| format!("start the runtime: {error}"))?;
     let done = runtime.block_on(run(sources, settings, level));
-    // What still blocks a thread ends with the process; the lock of the data root is let go after it.
-    runtime.shutdown_timeout(THREADS_TIMEOUT);
+    // What still blocks a thread then ends with the process, and so does the lock of the data root.
+    match done {
+        Ok(()) => runtime.shutdown_timeout(THREADS_TIMEOUT),
+        Err(_) => runtime.shutdown_background(),
+    }
     done
 }
 
@@ -195,7 +196,7 @@ async fn run(sources: &Sources, settings: Settings, level: Level) -> Result<(), 
         }
     };
     app.set_engine(engine.clone());
-    let stop = CancellationToken::new();
+    let (stop, at_once) = (CancellationToken::new(), CancellationToken::new());
     app.connections().spawn(signals.obey(Reloading {
         sources: Sources {
             arguments: sources.arguments.clone(),
@@ -205,15 +206,23 @@ async fn run(sources: &Sources, settings: Settings, level: Level) -> Result<(), 
         engine: engine.clone(),
         level,
         stop: stop.clone(),
+        at_once: at_once.clone(),
     }));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "the service manager was not told that the daemon is ready");
     }
     tracing::info!("Daemon has completed initialization");
-    serve(Arc::clone(&app), listeners, stop).await;
-    let shutdown = engine.shutdown().await.map_err(|error| error.message);
-    tracing::info!("Daemon shutdown complete");
-    shutdown
+    let serving = async {
+        serve(Arc::clone(&app), listeners, stop).await;
+        let shutdown = engine.shutdown().await.map_err(|error| error.message);
+        tracing::info!("Daemon shutdown complete");
+        shutdown
+    };
+    tokio::select! {
+        done = serving => done,
+        // Whoever asks twice does not want to wait, and the daemon can be killed at any instant.
+        () = at_once.cancelled() => Err("stopped at once by a second signal".to_owned()),
+    }
 }
 
 /// Binds everything that was asked for. Cooper's own socket is always there; Docker's is taken when nothing was asked
@@ -348,6 +357,7 @@ struct Reloading {
     engine: Engine,
     level: Level,
     stop: CancellationToken,
+    at_once: CancellationToken,
 }
 
 impl Reloading {
@@ -378,8 +388,7 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Result<Self, String> {
-        let listen =
-            |kind| signal(kind).map_err(|error| format!("listen for signals: {error}"));
+        let listen = |kind| signal(kind).map_err(|error| format!("listen for signals: {error}"));
         Ok(Self {
             hang_up: listen(SignalKind::hangup())?,
             terminate: listen(SignalKind::terminate())?,
@@ -406,13 +415,6 @@ impl Signals {
         tracing::info!("Processing signal: the daemon stops, containers go on");
         reloading.stop.cancel();
         self.ending().await;
-        force_exit();
+        reloading.at_once.cancel();
     }
-}
-
-/// Whoever asks twice does not want to wait; the daemon can be killed at any instant.
-#[expect(clippy::exit, reason = "it is asked for, and nothing has to be undone")]
-fn force_exit() -> ! {
-    tracing::warn!("Processing second signal: exiting at once");
-    std::process::exit(FORCED_EXIT)
 }

@@ -94,7 +94,11 @@ fn what_restricts_and_is_not_there_keeps_the_daemon_from_starting() {
         "--seccomp-profile=builtin",
         "--userns-remap=",
     ] {
-        assert_eq!(read(line).unwrap().len(), line.matches("--tls").count(), "{line}");
+        assert_eq!(
+            read(line).unwrap().len(),
+            line.matches("--tls").count(),
+            "{line}"
+        );
     }
     assert_eq!(
         read("--seccomp-profile=unconfined").unwrap(),
@@ -114,7 +118,10 @@ fn an_address_open_to_everybody_is_told_loudly() {
     assert!(quiet.contains("serves this machine only"), "{quiet}");
     for networks in [&["0.0.0.0/0"][..], &["10.0.0.0/8", "::/0"]] {
         let loud = open("0.0.0.0:2375", networks).unwrap();
-        assert!(loud.contains("EVERYBODY") && loud.contains("--allow-plaintext"), "{loud}");
+        assert!(
+            loud.contains("EVERYBODY") && loud.contains("--allow-plaintext"),
+            "{loud}"
+        );
     }
 }
 
