@@ -471,6 +471,9 @@ fn a_full_disk_neither_blocks_nor_kills() {
     fixture.finish();
 }
 
+/// How long the shim's use of the processor is measured.
+const MEASURED: Duration = Duration::from_secs(1);
+
 /// Ticks of processor time that a process has used, of the 100 that a second has.
 fn ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -503,7 +506,7 @@ fn without_descriptors_the_shim_rests_and_then_serves() {
     limit_descriptors(pid, &format!("{}:1024", free.unwrap()));
     let mut waiting = fixture.client();
     let before = ticks(pid);
-    std::thread::sleep(std::time::Duration::from_secs(1)); // the time that is measured
+    std::thread::sleep(MEASURED);
     let used = ticks(pid) - before;
     assert!(used < 20, "{used} ticks of 100");
     limit_descriptors(pid, "1024:1024");

@@ -215,6 +215,12 @@ fn demultiplex(mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
 /// The fixture's patience with clients that take nothing.
 const STALL: Duration = Duration::from_secs(1);
 
+/// How long the reader of an exec pauses: longer than the patience.
+const EXEC_PAUSE: Duration = Duration::from_secs(3);
+
+/// How long the reader of a stream that has ended pauses: longer than the limit there was, 5 s.
+const LATE_PAUSE: Duration = Duration::from_secs(6);
+
 /// How long a slow reader pauses after each piece.
 const SLOWNESS: Duration = Duration::from_millis(2);
 
@@ -389,7 +395,7 @@ fn the_only_reader_of_an_exec_may_pause_as_long_as_it_likes() {
     let script = "head -c 4000000 /dev/zero | tr '\\0' z";
     let fixture = Fixture::with_execs("exec sleep 100", &[script], PLAIN);
     let stream = fixture.attach(exec(0), OUTPUT);
-    std::thread::sleep(STALL * 3); // that is the pause
+    std::thread::sleep(EXEC_PAUSE);
     assert_eq!(demultiplex(&rest(&stream)).0.len(), 4_000_000);
     assert_eq!(fixture.exit_of(&exec(0)), 0);
     fixture.call(&Request::Kill {
@@ -411,7 +417,7 @@ fn the_end_of_a_stream_waits_for_a_reader_that_pauses() {
     let mut stream = fixture.attach(ProcessId::Init, ALL);
     stream.write_all(b"go\n").unwrap();
     assert_eq!(fixture.exit(), 0);
-    std::thread::sleep(Duration::from_secs(6)); // that is the pause: it was longer than the limit there was
+    std::thread::sleep(LATE_PAUSE);
     assert_eq!(demultiplex(&rest(&stream)).0.len(), 900_000);
     fixture.finish();
 }
