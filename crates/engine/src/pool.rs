@@ -21,8 +21,14 @@ use crate::launch::Shim;
 use crate::open::Inner;
 use crate::shim_client::{Connection, ShimError};
 
-/// The beginning of a parked cgroup's name; the sweep knows leftovers of a dead daemon by it.
-pub(crate) const CGROUP_PREFIX: &str = "pool-";
+/// Digits of the engine's id in the names of parked cgroups.
+const OWNER_DIGITS: usize = 8;
+
+/// The beginning of this engine's parked cgroups' names; the sweep knows leftovers of a dead daemon by it.
+pub(crate) fn cgroup_prefix(engine_id: &str) -> String {
+    let owner: String = engine_id.chars().take(OWNER_DIGITS).collect();
+    format!("pool-{owner}-")
+}
 
 /// How long the pool rests after a shim could not be made, so that a broken host is not kept busy.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -78,7 +84,8 @@ impl Pool {
         let mut shim = spawn(engine).await?;
         // The daemon's pid keeps the names of two daemons apart: the older one's may not be swept yet.
         let name = format!(
-            "{CGROUP_PREFIX}{}-{}",
+            "{}{}-{}",
+            cgroup_prefix(&engine.id),
             std::process::id(),
             self.made.fetch_add(1, Ordering::Relaxed)
         );

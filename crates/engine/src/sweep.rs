@@ -1,8 +1,15 @@
-//! The sweep: whatever carries a container's name and has no row that explains it goes.
+//! The sweep: whatever belongs to a container of this data root and whose row does not explain it goes.
 //!
 //! Run once at the daemon's start, after the rows are known and before anything new is made. It looks at
 //! every kind of thing that a container is made of: cgroups, run directories with their shims, the files
 //! of containers, holds on images, and what the pool of a dead daemon left.
+//!
+//! A container's files without a row are what a lost database leaves: they stay, and an administrator is told.
+//!
+//! Cgroups and run directories lie where others may have theirs too: another data root's on the same exec
+//! root, another engine's or systemd's below the same cgroup. Only those are touched that carry the id of a
+//! container in this database, or this engine's name for its pool. A removal ends these before its row, so
+//! that none of ours is ever without one.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,7 +17,7 @@ use std::sync::Arc;
 
 use crate::open::Inner;
 use crate::state::Status;
-use crate::{ContainerId, Error, files, launch};
+use crate::{ContainerId, Error, files, launch, pool};
 
 /// Removes everything without an owner. What cannot be removed is logged and tried at the next start.
 pub(crate) async fn sweep(engine: &Arc<Inner>) -> Result<(), Error> {
@@ -47,19 +54,16 @@ fn sweep_blocking(
 ) -> Vec<Error> {
     let mut failures = Vec::new();
     let mut attempt = |result: Result<(), Error>| failures.extend(result.err());
+    let stopped = |name: &String| known.contains(name) && !running.contains(name);
     for name in names(&engine.config.run_dirs()) {
-        if running.contains(&name) {
-            continue;
-        }
         match name.parse::<ContainerId>() {
-            Ok(id) => attempt(launch::undo_blocking(engine, &id)),
-            Err(_) => attempt(files::remove_directory(
-                &engine.config.run_dirs().join(&name),
-            )),
+            Ok(id) if stopped(&name) => attempt(launch::undo_blocking(engine, &id)),
+            Ok(_) | Err(_) => {}
         }
     }
+    let parked = pool::cgroup_prefix(&engine.id);
     for name in runtime::cgroup::list(&engine.config.cgroup_parent) {
-        if !running.contains(&name) {
+        if stopped(&name) || name.starts_with(&parked) {
             attempt(launch::remove_cgroup(&engine.config.cgroup_parent, &name));
         }
     }

@@ -36,7 +36,7 @@ const ROOT: &str = "COOPER_TEST_ROOT";
 /// Tells it the cgroup of that root.
 const CGROUP: &str = "COOPER_TEST_CGROUP";
 
-const FORCE: RemoveOptions = RemoveOptions {
+pub(crate) const FORCE: RemoveOptions = RemoveOptions {
     force: true,
     volumes: false,
     link: false,

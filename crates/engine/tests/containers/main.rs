@@ -8,5 +8,6 @@
 mod common;
 mod crash;
 mod exec;
+mod foreign;
 mod lifecycle;
 mod volumes;

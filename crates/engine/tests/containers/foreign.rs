@@ -1,0 +1,71 @@
+//! What belongs to somebody else, or may: it is left alone.
+
+use crate::common::{Root, create, request};
+use crate::crash::FORCE;
+use engine::{Engine, Status};
+use runtime::cgroup::{Cgroup, CgroupPath};
+
+fn status(engine: &Engine, name: &str) -> Status {
+    engine.container(name).unwrap().snapshot().status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_touches_no_cgroup_but_its_own_containers_and_its_own_pool() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let parent = &root.config.cgroup_parent;
+    let mut below = request(&["sleep", "1000"]);
+    below.host_config.cgroup_parent = format!("{parent}/web");
+    create(&engine, "below", below).await;
+    engine.start("below").await.unwrap();
+    engine.shutdown().await.unwrap();
+    drop(engine);
+    let id = std::fs::read_to_string(root.config.data_root.join("engine-id")).unwrap();
+    let stranger = "5".repeat(64);
+    let dead = format!("pool-{}-1-0", &id[..8]);
+    let foreign = ["service.scope", "pool-00000000-1-0", stranger.as_str()];
+    for name in foreign.into_iter().chain([dead.as_str()]) {
+        let path = CgroupPath::new(parent, name).unwrap();
+        drop(Cgroup::create(&path).unwrap());
+    }
+
+    let engine = root.reopen().await;
+    assert_eq!(status(&engine, "below"), Status::Running);
+    let left = runtime::cgroup::list(parent);
+    for name in foreign.into_iter().chain(["web"]) {
+        assert!(left.iter().any(|other| other == name), "{name}: {left:?}");
+    }
+    assert!(!left.contains(&dead), "{left:?}");
+    engine.remove("below", &FORCE).await.unwrap();
+    engine.shutdown().await.unwrap();
+    runtime::cgroup::remove_empty_parent(&format!("{parent}/web"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_data_roots_on_one_exec_root_do_not_end_each_others_containers() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    create(&engine, "mine", request(&["sleep", "1000"])).await;
+    engine.start("mine").await.unwrap();
+    engine.shutdown().await.unwrap();
+    drop(engine);
+
+    let mut other = root.config.clone();
+    other.data_root = root.directory.path().join("other");
+    let engine = Engine::open(other).await.unwrap();
+    engine.shutdown().await.unwrap();
+    drop(engine);
+
+    let engine = root.reopen().await;
+    assert_eq!(status(&engine, "mine"), Status::Running);
+    engine.remove("mine", &FORCE).await.unwrap();
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
