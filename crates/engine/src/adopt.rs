@@ -3,6 +3,9 @@
 //! A container is re-adopted through its shim's socket, never by a pid from a file: whoever answers there
 //! with the container's id is its shim. An exit that nobody saw is in the exit record, which the shim wrote
 //! before it told anyone and which stays until the exit is saved here.
+//!
+//! Only a socket that nobody listens on means a dead shim, and only then its container is killed. A shim that
+//! cannot be asked (it is slow, this daemon has no descriptor left) is asked again until it answers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,14 +22,30 @@ use crate::create::rules_of;
 use crate::launch::Shim;
 use crate::open::Inner;
 use crate::rows::{self, Phase, Row};
-use crate::shim_client::Connection;
+use crate::shim_client::{Connection, ShimError};
 use crate::step::{Exit, Freeze, Input, Life, Removing, Running, State};
 use crate::task::Task;
 use crate::volumes::Anonymous;
-use crate::{Error, effects, exec, files, launch};
+use crate::{Error, effects, exec, files, launch, peer};
 
-/// How long a shim may take to say who it is when it is adopted; one that is slower is given up.
+/// How long a shim may take to say who it is before it is asked again.
 const ADOPTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The first pause before a shim that could not be asked is asked again; each further one is twice as long.
+const ASK_AGAIN_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest such pause.
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
+
+/// What a look for a container's shim finds.
+enum Found {
+    /// Its shim, and what that says of it.
+    Shim(Connection, Box<protocol::State>),
+    /// Nobody, or somebody who does not know the container.
+    Nobody,
+    /// Somebody is there, or may be; this is why nothing is known of him.
+    Unclear(Error),
+}
 
 /// The exit code of a run whose end nobody saw, and of one whose processes were killed with its shim.
 const EXIT_UNKNOWN: i32 = 137;
@@ -81,31 +100,37 @@ async fn adopt(engine: Arc<Inner>, row: Row) {
     let run = facts.run;
     let anonymous = effects::anonymous(facts.remove_volumes);
     let mut state = State::idle(rules_of(&definition), name, facts);
-    let mut shim = None;
+    let mut found = Found::Nobody;
     match phase {
         Phase::Creating | Phase::Ready => {}
         Phase::Removing => state.life = Life::Removing(Removing::default()),
         Phase::Running => {
             let mut running = Running::default();
-            if let Some((connection, answer)) = identify(&engine, &id).await {
-                if answer.phase == ShimPhase::Paused {
-                    running.freeze = Freeze::Frozen;
-                }
-                shim = Some(Shim {
-                    connection,
-                    child: None,
-                    parked: false,
-                });
+            let look = identify(&engine, &id).await;
+            let frozen = match &look {
+                Found::Shim(_, answer) => answer.phase == ShimPhase::Paused,
+                Found::Nobody => false,
+                Found::Unclear(_) => state.facts.paused,
+            };
+            if frozen {
+                running.freeze = Freeze::Frozen;
             }
-            state.facts.paused = running.freeze == Freeze::Frozen;
+            state.facts.paused = frozen;
             state.life = Life::Running(running);
+            found = look;
         }
     }
     let (mut task, messages) = Task::new(&engine, definition, state);
     let container = task.container().clone();
-    match (phase, shim) {
-        (Phase::Running, Some(shim)) => task.effects().adopt(run, shim),
-        (Phase::Running, None) => {
+    match (phase, found) {
+        (Phase::Running, Found::Shim(connection, _)) => {
+            task.effects().adopt(run, Some(adopted(connection)));
+        }
+        (Phase::Running, Found::Unclear(error)) => {
+            tell_unclear(&container, &error);
+            task.effects().adopt(run, None);
+        }
+        (Phase::Running, Found::Nobody) => {
             let (engine, container) = (engine.clone(), container.clone());
             engine
                 .clone()
@@ -118,45 +143,75 @@ async fn adopt(engine: Arc<Inner>, row: Row) {
     engine.spawn(task.run(messages));
 }
 
-/// Connects to a container's shim and makes sure that it is this container's and has begun.
-async fn identify(
-    engine: &Arc<Inner>,
-    id: &crate::ContainerId,
-) -> Option<(Connection, protocol::State)> {
-    let mut connection = launch::address(engine, id).connect().await.ok()?;
-    let asked = tokio::time::timeout(ADOPTION_TIMEOUT, connection.call(&Request::State)).await;
-    match asked {
-        Ok(Ok(Reply::State(state))) if state.id == id.as_str() => match state.phase {
-            ShimPhase::Running | ShimPhase::Paused | ShimPhase::Exited => {
-                Some((connection, *state))
-            }
-            ShimPhase::Idle | ShimPhase::Created => None,
-        },
-        Ok(other) => {
-            tracing::warn!(container = %id.short(), ?other, "whoever listens there is not its shim");
-            None
-        }
-        Err(_) => {
-            tracing::warn!(container = %id.short(), "its shim does not answer");
-            None
-        }
+/// A shim that another daemon started.
+fn adopted(connection: Connection) -> Shim {
+    Shim {
+        connection,
+        child: None,
+        parked: false,
     }
 }
 
-/// Follows a run to its end and tells the container's task what happens. A shim that ends before its
-/// container has is a lost one: its container is killed.
+fn tell_unclear(container: &Container, error: &Error) {
+    tracing::warn!(container = %container.id().short(), %error, "its shim is asked again");
+}
+
+/// Connects to a container's shim and makes sure that it is this container's and has begun.
+async fn identify(engine: &Arc<Inner>, id: &crate::ContainerId) -> Found {
+    let mut connection = match launch::address(engine, id).connect().await {
+        Ok(connection) => connection,
+        Err(ShimError::Io(error)) if peer::is_absence(&error) => return Found::Nobody,
+        Err(error) => return Found::Unclear(error.into_error("connect to a shim")),
+    };
+    let asked = tokio::time::timeout(ADOPTION_TIMEOUT, connection.call(&Request::State)).await;
+    match asked.unwrap_or(Err(ShimError::Timeout)) {
+        Ok(Reply::State(state)) if state.id == id.as_str() => match state.phase {
+            ShimPhase::Running | ShimPhase::Paused | ShimPhase::Exited => {
+                Found::Shim(connection, state)
+            }
+            ShimPhase::Idle | ShimPhase::Created => Found::Nobody,
+        },
+        Ok(Reply::State(state)) => {
+            tracing::warn!(container = %id.short(), ?state, "whoever listens there is not its shim");
+            Found::Nobody
+        }
+        Ok(other) => Found::Unclear(ShimError::unexpected(&other).into_error("ask a shim")),
+        Err(error) => Found::Unclear(error.into_error("ask a shim")),
+    }
+}
+
+/// Follows a run to its end and tells the container's task what happens. When the connection breaks, or there
+/// is none yet, its shim is looked for; a shim that has ended before its container is a lost one, and the
+/// container is killed.
 pub(crate) async fn watch(
     engine: &Arc<Inner>,
     container: &Arc<Container>,
     run: u64,
-    mut shim: Shim,
+    mut shim: Option<Shim>,
 ) {
-    let exited = follow(engine, container, run, &mut shim.connection).await;
-    launch::end(shim).await;
-    if !exited {
-        tracing::error!(container = %container.id().short(), "its shim is gone: it is killed");
-        lost(engine, container, run).await;
+    // Reaped when this is over.
+    let mut child = None;
+    let mut pause = ASK_AGAIN_FIRST;
+    loop {
+        if let Some(mut followed) = shim.take() {
+            child = followed.child.take().or(child);
+            if follow(engine, container, run, &mut followed.connection).await {
+                followed.child = child;
+                launch::end(followed).await;
+                // What outlived the init and its shim (one in the host's process namespace can) is gone from sight.
+                return exec::all_lost(engine, container, EXIT_UNKNOWN).await;
+            }
+        }
+        match identify(engine, container.id()).await {
+            Found::Nobody => break,
+            Found::Shim(connection, _) => shim = Some(adopted(connection)),
+            Found::Unclear(error) => tell_unclear(container, &error),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(ASK_AGAIN_MAX);
     }
+    tracing::error!(container = %container.id().short(), "its shim is gone: it is killed");
+    lost(engine, container, run).await;
 }
 
 /// True when the exit was told.

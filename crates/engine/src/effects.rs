@@ -107,7 +107,7 @@ impl Effects {
                     };
                     container.tell(launched).await;
                     tokio::select! {
-                        () = adopt::watch(&engine, &container, run, shim) => {}
+                        () = adopt::watch(&engine, &container, run, Some(shim)) => {}
                         () = abort.cancelled() => launch::undo(&engine, container.id()).await,
                     }
                 }
@@ -119,8 +119,8 @@ impl Effects {
         });
     }
 
-    /// Watches a run that another daemon launched.
-    pub(crate) fn adopt(&mut self, run: u64, shim: launch::Shim) {
+    /// Watches a run that another daemon launched; without a shim, looks for it first.
+    pub(crate) fn adopt(&mut self, run: u64, shim: Option<launch::Shim>) {
         let (engine, container) = (self.engine.clone(), self.container.clone());
         self.engine.spawn(async move {
             adopt::watch(&engine, &container, run, shim).await;

@@ -7,7 +7,6 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use crate::container::Container;
 use crate::error::Chain;
 use crate::open::Inner;
 use crate::prepare::Prepared;
+use crate::reap::Process;
 use crate::shim_client::{Address, Connection, ShimError};
 use crate::state::Attached;
 use crate::step::Failure;
@@ -27,9 +27,6 @@ use crate::{Class, ContainerId, Error, files, peer, pool, prepare};
 /// How long making and starting a container may take before it is given up: far longer than any mount on a
 /// disk that works.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// How long a shim may take to end after it was let go, before it is killed.
-const SHIM_END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Docker's exit code for a start that failed for a reason of its own.
 pub(crate) const EXIT_NOT_STARTED: i32 = 128;
@@ -42,7 +39,7 @@ pub(crate) const CREATE_FAILED: &str = "failed to create task for container: fai
 #[derive(Debug)]
 pub(crate) struct Shim {
     pub(crate) connection: Connection,
-    pub(crate) child: Option<Child>,
+    pub(crate) child: Option<Process>,
     /// It came from the pool.
     pub(crate) parked: bool,
 }
@@ -296,20 +293,8 @@ pub(crate) async fn end(shim: Shim) {
         connection, child, ..
     } = shim;
     drop(connection);
-    let Some(mut child) = child else { return };
-    let ended = tokio::task::spawn_blocking(move || {
-        let give_up = std::time::Instant::now() + SHIM_END_TIMEOUT;
-        let pidfd = peer::pidfd(child.id())?;
-        if !peer::ends_by(&pidfd, give_up)? {
-            child.kill()?;
-        }
-        child.wait()
-    })
-    .await;
-    match ended {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "wait for a shim"),
-        Err(error) => tracing::warn!(%error, "wait for a shim"),
+    if let Some(child) = child {
+        child.end().await;
     }
 }
 

@@ -40,6 +40,7 @@ mod peer;
 mod pool;
 mod prepare;
 mod pull;
+mod reap;
 mod refusal;
 mod rows;
 mod shim_client;

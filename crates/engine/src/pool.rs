@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use crate::Error;
 use crate::launch::Shim;
 use crate::open::Inner;
+use crate::reap::Process;
 use crate::shim_client::{Connection, ShimError};
 
 /// Digits of the engine's id in the names of parked cgroups.
@@ -124,6 +125,8 @@ pub(crate) async fn spawn(engine: &Arc<Inner>) -> Result<Shim, Error> {
                 .own_group()
                 .spawn()
                 .map_err(failed)?;
+            // Containers inherit the limit from their shim.
+            sys::limits::give_back_open_files(child.id()).map_err(failed)?;
             Ok::<(UnixStream, Child), Error>((ours, child))
         })
         .await?;
@@ -131,7 +134,7 @@ pub(crate) async fn spawn(engine: &Arc<Inner>) -> Result<Shim, Error> {
         Connection::new(ours).map_err(|source| Error::internal("talk to a shim", source))?;
     Ok(Shim {
         connection,
-        child: Some(child),
+        child: Some(Process::new(child)),
         parked: false,
     })
 }

@@ -185,9 +185,17 @@ impl Connection {
         }
     }
 
-    /// The next notice on a connection that watches; `None` when the shim has ended.
+    /// The next notice on a connection that watches; `None` when the shim has ended. One that this version does
+    /// not know is a newer shim's, and passed over.
     pub(crate) async fn notice(&mut self) -> Result<Option<Notice>, ShimError> {
-        self.message().await
+        loop {
+            match self.message().await {
+                Err(ShimError::Codec(shim::codec::Error::Malformed(error))) => {
+                    tracing::warn!(%error, "a notice of a newer shim");
+                }
+                other => return other,
+            }
+        }
     }
 
     /// The socket, which after an attach is the byte stream of the process.

@@ -69,3 +69,33 @@ async fn two_data_roots_on_one_exec_root_do_not_end_each_others_containers() {
     engine.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_whose_shim_cannot_be_asked_lives_on_and_is_adopted_when_it_can() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let id = create(&engine, "asked", request(&["sleep", "1000"])).await;
+    engine.start("asked").await.unwrap();
+    let pid = engine.container("asked").unwrap().snapshot().facts.pid;
+    engine.shutdown().await.unwrap();
+    drop(engine);
+    // A connect fails with ELOOP: neither an answer nor the absence of a listener.
+    let socket = root.config.run_dirs().join(&id).join("shim.sock");
+    let away = socket.with_extension("away");
+    std::fs::rename(&socket, &away).unwrap();
+    std::os::unix::fs::symlink(&socket, &socket).unwrap();
+
+    let engine = root.reopen().await;
+    assert_eq!(status(&engine, "asked"), Status::Running);
+    std::fs::rename(&away, &socket).unwrap();
+    let container = engine.container("asked").unwrap();
+    assert_eq!(container.snapshot().facts.pid, pid);
+    engine.kill("asked", "KILL".parse().unwrap()).await.unwrap();
+    assert_eq!(container.snapshot().facts.exit_code, 137);
+    engine.remove("asked", &FORCE).await.unwrap();
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+

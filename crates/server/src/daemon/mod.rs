@@ -166,6 +166,9 @@ fn start(sources: &Sources) -> Result<(), String> {
         tracing::warn!("{warning}");
     }
     let _pidfile = Pidfile::create(&settings.pidfile)?;
+    // Every container that runs takes descriptors of the daemon's.
+    sys::limits::raise_open_files()
+        .map_err(|error| format!("raise the limit of open files: {error}"))?;
     let threads = std::thread::available_parallelism().map_or(MIN_THREADS, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.clamp(MIN_THREADS, MAX_THREADS))
