@@ -142,6 +142,7 @@ impl Fixture {
 
     pub(crate) fn create(&mut self, args: &[&str], options: Options) -> Reply {
         let create = Create {
+            seccomp: None,
             user: Wanted::default(),
             id: "c0ffee".to_owned(),
             run_dir: self.run_dir(),

@@ -7,6 +7,9 @@
 //! Durability (DESIGN decision 16): `synchronous=NORMAL` means a commit survives kill -9 and a full disk
 //! at once and a power cut after the next sync, which [`Db::sync`] (called every second by the daemon)
 //! and [`Db::write_synced`] make. No commit pays for a checkpoint: [`Db::checkpoint`] makes it beside.
+//!
+//! Room for commits is kept where they are written: blocks are reserved for the write-ahead log beyond its end.
+//! A file beside it that is given up on a full disk would go to whoever fills the disk; these go to nobody else.
 
 mod schema;
 
@@ -16,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 pub use rusqlite;
@@ -34,6 +38,13 @@ const CHECKPOINT_BYTES: u64 = 4 << 20;
 
 /// A log that readers or a full disk let grow to this stops writers for as long as its checkpoint takes.
 const LOG_BYTES_MAX: u64 = 64 << 20;
+
+/// Blocks kept for the log beyond its end: hundreds of commits that stop, end and remove what fills a disk. SQLite's
+/// index of a log of [`CHECKPOINT_BYTES`] and this is one block of 32 KiB, which is there from the start.
+const RESERVE_BYTES: u64 = 8 << 20;
+
+/// The part of a small file system that the reserve may take, as a divisor.
+const RESERVE_PART: u64 = 32;
 
 /// What went wrong with the database.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +93,10 @@ struct Inner {
     wal: File,
     /// Whether there were commits since the last checkpoint.
     written: AtomicBool,
+    /// Whether there were commits since the last sync.
+    unsynced: AtomicBool,
+    /// Whether there was no database before.
+    new: bool,
 }
 
 impl Db {
@@ -95,14 +110,14 @@ impl Db {
             source,
         };
         let mut writer = connect(path).map_err(opened)?;
-        migrate(path, &mut writer, schema::MIGRATIONS)?;
+        let new = migrate(path, &mut writer, schema::MIGRATIONS)? == 0;
         // A write makes SQLite create the log, so that it can be opened for syncing.
         writer
             .execute_batch("BEGIN IMMEDIATE; PRAGMA application_id = 0x436f6f70; COMMIT")
             .map_err(opened)?;
         let mut wal = path.as_os_str().to_owned();
         wal.push("-wal");
-        let wal = File::open(wal).map_err(Error::Sync)?;
+        let wal = File::options().write(true).open(wal).map_err(Error::Sync)?;
         let inner = Inner {
             path: path.to_owned(),
             writer: Mutex::new(writer),
@@ -110,10 +125,30 @@ impl Db {
             wal,
             // What an earlier process left in the log.
             written: AtomicBool::new(true),
+            unsynced: AtomicBool::new(true),
+            new,
         };
-        Ok(Self {
+        let db = Self {
             inner: Arc::new(inner),
-        })
+        };
+        db.keep_reserve();
+        Ok(db)
+    }
+
+    /// Whether [`Db::open`] found no database and made one.
+    pub fn is_new(&self) -> bool {
+        self.inner.new
+    }
+
+    /// Reserves blocks for the log again, after it has grown or was cut. A disk that is full already, or a file system that
+    /// cannot reserve, leaves the log as it is.
+    fn keep_reserve(&self) {
+        let wal = &self.inner.wal;
+        let reserved = sys::file::filesystem_bytes(wal).and_then(|total| {
+            let wanted = RESERVE_BYTES.min(total / RESERVE_PART);
+            sys::file::reserve(wal, wanted)
+        });
+        drop(reserved);
     }
 
     /// Runs `query` on a connection that sees the last commit. Never waits for a writer.
@@ -156,6 +191,7 @@ impl Db {
         let answer = change(&transaction)?;
         transaction.commit().map_err(Error::from)?;
         self.inner.written.store(true, Ordering::Relaxed);
+        self.inner.unsynced.store(true, Ordering::Release);
         Ok(answer)
     }
 
@@ -172,12 +208,22 @@ impl Db {
         Ok(answer)
     }
 
+    /// Whether there was no commit since the last [`Db::sync`] that succeeded.
+    pub fn is_synced(&self) -> bool {
+        !self.inner.unsynced.load(Ordering::Acquire)
+    }
+
     /// Makes every commit so far safe against a power cut.
     ///
     /// # Errors
     /// [`Error::Sync`].
     pub fn sync(&self) -> Result<(), Error> {
-        self.inner.wal.sync_data().map_err(Error::Sync)
+        // Before: a commit during the sync needs another one.
+        self.inner.unsynced.store(false, Ordering::Release);
+        self.inner.wal.sync_data().map_err(|source| {
+            self.inner.unsynced.store(true, Ordering::Release);
+            Error::Sync(source)
+        })
     }
 
     /// Moves the write-ahead log into the database when it has grown; the daemon calls it every second.
@@ -187,6 +233,7 @@ impl Db {
     /// # Errors
     /// [`Error::Statement`] when the disk refuses, [`Error::Sync`] when the log cannot be looked at.
     pub fn checkpoint(&self) -> Result<(), Error> {
+        self.keep_reserve();
         let log_bytes = self.inner.wal.metadata().map_err(Error::Sync)?.len();
         if log_bytes < CHECKPOINT_BYTES || !self.inner.written.swap(false, Ordering::Relaxed) {
             return Ok(());
@@ -222,6 +269,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    // The log and its reserve stay: the next start may find the disk full.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.pragma_update(None, "foreign_keys", true)?;
@@ -237,7 +286,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn migrate(path: &Path, connection: &mut Connection, migrations: &[&str]) -> Result<(), Error> {
+/// Brings the schema up to date, and answers which one was found: 0 in a new file.
+fn migrate(path: &Path, connection: &mut Connection, migrations: &[&str]) -> Result<u32, Error> {
     let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let known = u32::try_from(migrations.len()).expect("a handful of migrations");
     if found > known {
@@ -256,7 +306,7 @@ fn migrate(path: &Path, connection: &mut Connection, migrations: &[&str]) -> Res
         transaction.pragma_update(None, "user_version", number)?;
         transaction.commit()?;
     }
-    Ok(())
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -400,5 +450,74 @@ mod tests {
         .unwrap();
         db.checkpoint().unwrap();
         assert_eq!(log(), 0);
+    }
+
+    #[test]
+    fn only_a_commit_needs_a_sync() {
+        let (_directory, db) = open();
+        assert!(!db.is_synced());
+        db.sync().unwrap();
+        assert!(db.is_synced());
+        insert(&db, 1).unwrap();
+        assert!(!db.is_synced());
+    }
+
+    /// A file system of the test's own.
+    struct Disk(tempfile::TempDir);
+
+    impl Disk {
+        fn mount() -> Option<Self> {
+            if sys::file::effective_uid() != 0 {
+                assert!(std::env::var("CI").as_deref() != Ok("true"), "needs root");
+                println!("skipped: needs root");
+                return None;
+            }
+            let disk = Self(tempfile::tempdir().unwrap());
+            disk.command(
+                "/usr/bin/mount",
+                &["-t", "tmpfs", "-o", "size=24m", "small"],
+            );
+            Some(disk)
+        }
+
+        fn command(&self, program: &str, arguments: &[&str]) {
+            let mut command = sys::command::Command::new(program);
+            for argument in arguments {
+                command = command.arg(argument);
+            }
+            let output = command.arg(self.0.path()).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+
+        fn fill(&self) {
+            use std::io::Write as _;
+            let mut file = File::create(self.0.path().join("ballast")).unwrap();
+            while file.write_all(&[7; 512]).is_ok() {}
+        }
+    }
+
+    impl Drop for Disk {
+        fn drop(&mut self) {
+            self.command("/usr/bin/umount", &["--lazy"]);
+        }
+    }
+
+    #[test]
+    fn a_full_disk_has_room_for_what_ends_containers() {
+        let Some(disk) = Disk::mount() else { return };
+        let path = disk.0.path().join("cooper.db");
+        let db = Db::open(&path).unwrap();
+        db.write::<_, Error>(|tx| Ok(tx.execute_batch("CREATE TABLE t (n INTEGER UNIQUE)")?))
+            .unwrap();
+        disk.fill();
+        for number in 0..20 {
+            insert(&db, number).unwrap();
+        }
+        drop(db);
+        let db = Db::open(&path).unwrap();
+        for number in 20..40 {
+            insert(&db, number).unwrap();
+        }
+        assert_eq!(count(&db), 40);
     }
 }

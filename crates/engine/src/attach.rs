@@ -127,7 +127,7 @@ impl Engine {
                 )));
             }
         };
-        self.journal_container(&container, "attach", &[])?;
+        self.journal_container(&container, "attach", &[]);
         Ok(Attachment {
             tty: config.tty,
             stream,

@@ -148,7 +148,8 @@ impl Engine {
                 ("height", size.height.to_string()),
                 ("width", size.width.to_string()),
             ],
-        )
+        );
+        Ok(())
     }
 
     async fn ask(&self, name: &str, verb: Verb, request: Request) -> Result<(), Error> {

@@ -24,7 +24,7 @@ use crate::open::Inner;
 use crate::shim_client::ShimError;
 use crate::spec::Place;
 use crate::state::Status;
-use crate::{ContainerId, Definition, Engine, Error, id, refusal, spec};
+use crate::{ContainerId, Definition, Engine, Error, id, peer, refusal, spec};
 
 /// How long an exec is remembered after its end (moby's collector runs every five minutes).
 const EXEC_KEPT: Duration = Duration::from_secs(5 * 60);
@@ -181,7 +181,7 @@ impl Engine {
         });
         self.inner().execs.insert(&exec);
         let action = format!("exec_create: {}", exec.command_line());
-        self.journal_container(&exec.container, &action, &[("execID", id.clone())])?;
+        self.journal_container(&exec.container, &action, &[("execID", id.clone())]);
         Ok(id)
     }
 
@@ -230,10 +230,13 @@ impl Engine {
             attach,
         }));
         let action = format!("exec_start: {}", exec.command_line());
-        self.journal_container(container, &action, &[("execID", exec.id.clone())])?;
+        self.journal_container(container, &action, &[("execID", exec.id.clone())]);
         let connected = container.shim().connect().await;
-        let mut connection =
-            connected.map_err(|error| error.into_error("talk to the container's shim"))?;
+        let mut connection = connected.map_err(|error| match error {
+            // It has exited since it was looked at.
+            ShimError::Io(source) if peer::is_absence(&source) => not_running(container),
+            error => error.into_error("talk to the container's shim"),
+        })?;
         let answer = tokio::time::timeout(EXEC_TIMEOUT, connection.call(&request))
             .await
             .unwrap_or(Err(ShimError::Timeout));
@@ -349,9 +352,9 @@ fn active(container: &Container, name: &str) -> Result<(), Error> {
             "Container {name} is paused, unpause the container before exec"
         ))),
         Status::Restarting => Err(refusal::restarting(container)),
-        Status::Created | Status::Removing | Status::Exited | Status::Dead => Err(Error::conflict(
-            format!("container {} is not running", container.id()),
-        )),
+        Status::Created | Status::Removing | Status::Exited | Status::Dead => {
+            Err(not_running(container))
+        }
     }
 }
 
@@ -431,10 +434,12 @@ fn failure(exec: &Exec, error: ShimError) -> Error {
         FailureKind::Other | FailureKind::Invalid | FailureKind::Internal => {
             Error::new(crate::Class::Internal, format!("{EXEC_FAILED}{message}"))
         }
-        FailureKind::NotRunning | FailureKind::Busy => {
-            Error::conflict(format!("container {} is not running", exec.container.id()))
-        }
+        FailureKind::NotRunning | FailureKind::Busy => not_running(&exec.container),
     }
+}
+
+fn not_running(container: &Container) -> Error {
+    Error::conflict(format!("container {} is not running", container.id()))
 }
 
 /// An exec of this container has ended: saved nowhere but here, so the shim's record of it can go.
@@ -485,7 +490,5 @@ pub(crate) async fn all_lost(engine: &Arc<Inner>, container: &Arc<Container>, co
 fn ended(engine: &Arc<Inner>, exec: &Exec, code: i32) {
     exec.end(code);
     let attributes = [("execID", exec.id.clone()), ("exitCode", code.to_string())];
-    if let Err(error) = engine.journal_container(&exec.container, "exec_die", &attributes) {
-        tracing::error!(exec = exec.id, error = %error.message, "an event is lost");
-    }
+    engine.journal_container(&exec.container, "exec_die", &attributes);
 }

@@ -161,14 +161,15 @@ impl Engine {
         &self.inner.index
     }
 
-    /// Journals something that happened to a container and changed nothing about its row.
+    /// Journals something that happened to a container and changed nothing about its row. It has happened, whether
+    /// it can be journaled or not.
     pub(crate) fn journal_container(
         &self,
         container: &crate::Container,
         action: &str,
         attributes: &[(&'static str, String)],
-    ) -> Result<(), Error> {
-        self.inner.journal_container(container, action, attributes)
+    ) {
+        self.inner.journal_container(container, action, attributes);
     }
 }
 
@@ -258,14 +259,16 @@ impl Inner {
         container: &crate::Container,
         action: &str,
         attributes: &[(&'static str, String)],
-    ) -> Result<(), Error> {
+    ) {
         let snapshot = container.snapshot();
         let events = self.journal.container_events(
             &snapshot.definition,
             &snapshot.name,
             std::iter::once((action, attributes)),
         );
-        self.journal.write(&self.db, events, |_| Ok(()))
+        if let Err(error) = self.journal.append(events) {
+            tracing::warn!(container = %container.id().short(), action, %error, "an event is lost");
+        }
     }
 }
 
@@ -337,6 +340,9 @@ async fn sync_regularly(inner: Arc<Inner>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
+        if inner.db.is_synced() {
+            continue;
+        }
         let db = inner.db.clone();
         let synced = inner.blocking(move || Ok(db.sync()?)).await;
         if let Err(error) = synced {

@@ -198,9 +198,29 @@ impl Task {
         Ok(())
     }
 
+    /// Does what only sends a signal although it could not be saved.
+    fn unsaved(&mut self, input: Input) {
+        let next = step(&self.state, now_ns(), input);
+        self.apply(next);
+    }
+
     fn not_saved(&mut self, input: Input, error: &Error) {
         tracing::error!(container = %self.container.id().short(), %error, "a change could not be saved");
         match input {
+            // It ends what fills the disk: the exit is saved when there is room.
+            Input::Request(_, Request::Stop(_) | Request::Kill { .. })
+                if matches!(self.state.life, Life::Running(_)) =>
+            {
+                self.unsaved(input)
+            }
+            Input::Request(_, Request::Remove { force: true, .. })
+                if matches!(self.state.life, Life::Running(_)) =>
+            {
+                self.unsaved(input);
+            }
+            Input::Elapsed { .. } if matches!(self.state.life, Life::Running(_)) => {
+                self.unsaved(input)
+            }
             Input::Request(ticket, request) => {
                 if let Request::Rename { name } = request {
                     self.engine.index.release(&name, self.container.id());

@@ -135,7 +135,7 @@ impl Engine {
             Some(columns) => top::top(&columns, &pids),
             None => top::from_ps(&top::host_ps(ps_args, &pids)?, &pids),
         }?;
-        self.journal_container(&container, "top", &[])?;
+        self.journal_container(&container, "top", &[]);
         Ok(shown)
     }
 
@@ -207,9 +207,10 @@ impl Engine {
     /// Notes that a client left a container by its detach keys.
     ///
     /// # Errors
-    /// NotFound; Internal when the event cannot be recorded.
+    /// NotFound.
     pub fn detached(&self, name: &str) -> Result<(), Error> {
-        self.journal_container(&*self.container(name)?, "detach", &[])
+        self.journal_container(&*self.container(name)?, "detach", &[]);
+        Ok(())
     }
 }
 

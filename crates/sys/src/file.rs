@@ -245,6 +245,33 @@ pub(crate) fn read_limited(file: File, limit_bytes: u64) -> io::Result<Vec<u8>> 
     Ok(bytes)
 }
 
+/// Reserves blocks for the next `bytes` beyond a file's end, which stays where it is.
+///
+/// # Errors
+/// The errno of `fallocate(2)`; `ENOSPC` reserves nothing or a part.
+pub fn reserve(file: impl AsFd, bytes: u64) -> io::Result<()> {
+    let stat = rustix::fs::fstat(&file)?;
+    let end = u64::try_from(stat.st_size).unwrap_or(0);
+    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0) * STAT_BLOCK_BYTES;
+    if allocated >= end.saturating_add(bytes) {
+        return Ok(());
+    }
+    rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, end, bytes)?;
+    Ok(())
+}
+
+/// The unit of `st_blocks` (stat(2)).
+const STAT_BLOCK_BYTES: u64 = 512;
+
+/// How large the file system of a file is.
+///
+/// # Errors
+/// The errno of `fstatvfs(3)`.
+pub fn filesystem_bytes(file: impl AsFd) -> io::Result<u64> {
+    let stat = rustix::fs::fstatvfs(file)?;
+    Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+}
+
 /// Makes a directory's entries, or a file's content and attributes, safe against a power cut.
 ///
 /// # Errors

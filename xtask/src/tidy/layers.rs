@@ -11,7 +11,7 @@ use crate::sh;
 /// ARCHITECTURE.md and here come together.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("sys", &[]),
-    ("db", &[]),
+    ("db", &["sys"]),
     ("api", &[]),
     ("image", &["sys", "db"]),
     ("registry", &["image", "sys"]),
