@@ -291,11 +291,19 @@ async fn lost(engine: &Arc<Inner>, container: &Arc<Container>, run: u64) {
         None
     });
     exec::all_lost(engine, container, EXIT_UNKNOWN).await;
-    let exit = recorded.unwrap_or_else(|| protocol::Exit {
+    match recorded {
+        Some(exit) => tell_exit(container, run, exit).await,
+        None => tell_lost(container, run).await,
+    }
+}
+
+/// Tells that a run is over whose end nobody saw.
+pub(crate) async fn tell_lost(container: &Container, run: u64) {
+    let exit = protocol::Exit {
         code: EXIT_UNKNOWN,
         oom_killed: false,
         at_ns: now_ns(),
-    });
+    };
     tell_exit(container, run, exit).await;
 }
 

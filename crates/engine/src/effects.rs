@@ -25,6 +25,8 @@ pub(crate) struct Effects {
     previous: Option<oneshot::Receiver<()>>,
     /// Ends the launch under way.
     abort: CancellationToken,
+    /// Resolves when the last launch and what was watched of it is over.
+    launched: Option<oneshot::Receiver<()>>,
 }
 
 impl Effects {
@@ -34,6 +36,7 @@ impl Effects {
             container: container.clone(),
             previous: None,
             abort: CancellationToken::new(),
+            launched: None,
         }
     }
 
@@ -41,7 +44,7 @@ impl Effects {
     pub(crate) fn run(&mut self, effect: Effect) {
         match effect {
             Effect::Launch { run } => self.launch(run),
-            Effect::Abort { .. } => self.abort.cancel(),
+            Effect::Abort { .. } => self.abort(),
             Effect::Signal {
                 run,
                 signal,
@@ -88,7 +91,11 @@ impl Effects {
         let (engine, container) = (self.engine.clone(), self.container.clone());
         self.abort = CancellationToken::new();
         let abort = self.abort.clone();
+        let (over, launched) = oneshot::channel::<()>();
+        self.launched = Some(launched);
         self.engine.spawn(async move {
+            // Dropped at the end, whatever that is.
+            let _over = over;
             turn.await;
             let launched = launch::launch(&engine, &container, &abort).await;
             drop(done);
@@ -108,7 +115,11 @@ impl Effects {
                     container.tell(launched).await;
                     tokio::select! {
                         () = adopt::watch(&engine, &container, run, Some(shim)) => {}
-                        () = abort.cancelled() => launch::undo(&engine, container.id()).await,
+                        () = abort.cancelled() => {
+                            launch::undo(&engine, container.id()).await;
+                            // The task may have seen the launch before it thought of the abort.
+                            adopt::tell_lost(&container, run).await;
+                        }
                     }
                 }
                 Err(failure) => {
@@ -117,6 +128,20 @@ impl Effects {
                 }
             }
         });
+    }
+
+    /// Ends the launch under way, or the run that it has become. What comes next on the run's parts waits until
+    /// nothing is left of it.
+    fn abort(&mut self) {
+        self.abort.cancel();
+        if let Some(launched) = self.launched.take() {
+            let (turn, done) = self.in_order();
+            self.engine.spawn(async move {
+                turn.await;
+                launched.await.unwrap_or(());
+                drop(done);
+            });
+        }
     }
 
     /// Watches a run that another daemon launched; without a shim, looks for it first.

@@ -234,9 +234,15 @@ impl Task {
                     class: Class::Internal,
                     message: error.message.clone(),
                 };
-                let next = step(&self.state, now_ns(), Input::LaunchFailed { run, failure });
-                // What the row says is older and still true: the container does not run.
-                self.apply(next);
+                let failed = Input::LaunchFailed { run, failure };
+                let next = step(&self.state, now_ns(), failed.clone());
+                // If this cannot be saved either: what the row says is older and still true, the container does
+                // not run. But an intent to remove it must be saved first.
+                if next.state.life == Life::Idle || self.save(&next).is_ok() {
+                    self.apply(next);
+                } else {
+                    self.effects.again(failed, SAVE_RETRY);
+                }
             }
             other @ (Input::Boot
             | Input::LaunchFailed { .. }
