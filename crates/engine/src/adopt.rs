@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::container::Container;
 use crate::create::rules_of;
+use crate::error::Chain;
 use crate::launch::Shim;
 use crate::open::Inner;
 use crate::rows::{self, Phase, Row};
@@ -51,11 +52,21 @@ enum Found {
 const EXIT_UNKNOWN: i32 = 137;
 
 /// Makes every saved container known again. Containers in the making were never acknowledged: they go.
-pub(crate) async fn restore(engine: &Arc<Inner>) -> Result<(), Error> {
+/// Answers the ids of those whose row cannot be read; nothing of theirs may be touched.
+pub(crate) async fn restore(engine: &Arc<Inner>) -> Result<Vec<String>, Error> {
     let reading = engine.clone();
     let rows = engine.blocking(move || reading.db.read(rows::all)).await?;
     let mut adopting = JoinSet::new();
+    let mut unread = Vec::new();
     for row in rows {
+        let row = match row {
+            Ok(row) => row,
+            Err(rows::Unreadable { id, error }) => {
+                engine.finding(format!("container {id} is left alone: {}", Chain(&error)));
+                unread.push(id);
+                continue;
+            }
+        };
         if row.phase == Phase::Creating {
             forget(engine, row).await?;
         } else {
@@ -66,7 +77,7 @@ pub(crate) async fn restore(engine: &Arc<Inner>) -> Result<(), Error> {
     while let Some(adopted) = adopting.join_next().await {
         adopted.map_err(|source| Error::internal("adopt a container", source))?;
     }
-    Ok(())
+    Ok(unread)
 }
 
 /// Tells every container that the daemon has started: restart policies decide.

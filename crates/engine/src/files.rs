@@ -21,6 +21,9 @@ use crate::open::Inner;
 use crate::volumes::{self, Anonymous};
 use crate::{ContainerId, launch};
 
+/// The file that makes a directory a container's.
+pub(crate) const DEFINITION: &str = "container.json";
+
 /// Container directories: the root of the host alone looks into them (dockerd: 0710).
 const DIRECTORY_MODE: u32 = 0o710;
 
@@ -61,13 +64,7 @@ pub(crate) fn write_definition(
     }
     let json = serde_json::to_vec(&File { name, definition })
         .map_err(|source| Error::internal("write container.json", source))?;
-    write(
-        engine,
-        &definition.id,
-        "container.json",
-        &json,
-        PRIVATE_MODE,
-    )
+    write(engine, &definition.id, DEFINITION, &json, PRIVATE_MODE)
 }
 
 /// Writes one of the files that the container sees.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -63,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) networks: Networks,
     /// The volumes that somebody works on.
     pub(crate) volumes: volumes::Names,
+    /// What the start found and left alone, for `info`.
+    pub(crate) findings: Mutex<Vec<String>>,
     /// Cancelled by the shutdown.
     pub(crate) stopping: CancellationToken,
     tasks: TaskTracker,
@@ -91,8 +93,8 @@ impl Engine {
         let engine = Self {
             inner: Arc::new(inner),
         };
-        adopt::restore(&engine.inner).await?;
-        sweep::sweep(&engine.inner).await?;
+        let unread = adopt::restore(&engine.inner).await?;
+        sweep::sweep(&engine.inner, unread).await?;
         adopt::boot(&engine.inner).await;
         let inner = engine.inner.clone();
         inner.clone().spawn(Pool::refill(inner.clone()));
@@ -184,7 +186,8 @@ impl Inner {
         made(&config.run_dirs())?;
         let lock = lock(&config)?;
         let db = Db::open(&config.data_root.join("cooper.db"))?;
-        let images = image::Store::open(&config.data_root, db.clone())?;
+        let (strays, findings) = strays(&config, &db)?;
+        let images = image::Store::open(&config.data_root, db.clone(), strays)?;
         let puller = Puller::new(images.clone(), Resolver::default())
             .map_err(|source| Error::internal("prepare to reach registries", source))?;
         let journal = Journal::open(&db)?;
@@ -208,11 +211,19 @@ impl Inner {
             execs: Execs::default(),
             networks,
             volumes: volumes::Names::default(),
+            findings: Mutex::new(findings),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             threads: TaskTracker::new(),
             lock,
         })
+    }
+
+    /// Tells an administrator, in the log and in `info`, of something that only he can decide.
+    pub(crate) fn finding(&self, text: String) {
+        tracing::warn!("{text}");
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.push(format!("WARNING: {text}"));
     }
 
     /// Runs a future beside everything else; the shutdown waits for it (bounded).
@@ -270,6 +281,37 @@ impl Inner {
             tracing::warn!(container = %container.id().short(), action, %error, "an event is lost");
         }
     }
+}
+
+/// The file that keeps layers and blobs that the database does not know.
+const KEEP_FILE: &str = "keep-unknown";
+
+/// What becomes of layers and blobs without a row: they go, unless the database was lost beside them. Then they
+/// stay until an administrator has decided.
+fn strays(config: &Config, db: &Db) -> Result<(image::Strays, Vec<String>), Error> {
+    let keep = config.data_root.join(KEEP_FILE);
+    let failed = |source| Error::internal(format!("make {}", keep.display()), source);
+    if db.is_new()
+        && ["layers", "content/sha256"]
+            .iter()
+            .any(|part| holds(config, part))
+    {
+        File::create(&keep).map_err(failed)?;
+    }
+    if !keep.exists() {
+        return Ok((image::Strays::Remove, Vec::new()));
+    }
+    let text = format!(
+        "the database was made anew beside older layers and blobs, which are kept: remove {} to have those removed that it does not know",
+        keep.display()
+    );
+    tracing::warn!("{text}");
+    Ok((image::Strays::Keep, vec![format!("WARNING: {text}")]))
+}
+
+fn holds(config: &Config, part: &str) -> bool {
+    let entries = std::fs::read_dir(config.data_root.join(part));
+    entries.is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// The file with the engine's id, as dockerd names it.

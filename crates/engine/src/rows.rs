@@ -115,35 +115,45 @@ pub(crate) fn delete(transaction: &Transaction<'_>, id: &ContainerId) -> Result<
     Ok(())
 }
 
-/// Every row, oldest first.
-pub(crate) fn all(connection: &db::rusqlite::Connection) -> Result<Vec<Row>, Error> {
+/// Every row, oldest first, or why it cannot be read: one damaged row is no reason to lose the others.
+pub(crate) fn all(
+    connection: &db::rusqlite::Connection,
+) -> Result<Vec<Result<Row, Unreadable>>, Error> {
     let mut statement = connection.prepare(
-        "SELECT name, definition, phase, facts FROM containers JOIN container_states USING (id) \
+        "SELECT id, name, definition, phase, facts FROM containers JOIN container_states USING (id) \
          ORDER BY containers.rowid",
     )?;
     let rows = statement.query_map([], |row| {
-        Ok((
-            row.get::<_, String>(0)?,
-            row.get::<_, String>(1)?,
-            row.get::<_, String>(2)?,
-            row.get::<_, String>(3)?,
-        ))
+        let id = row.get::<_, String>(0)?;
+        let words = [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?];
+        Ok((id, words))
     })?;
     rows.map(|row| {
-        let (name, definition, phase, facts) = row?;
-        Ok(Row {
-            definition: decode(&definition)?,
-            facts: decode(&facts)?,
-            phase: Phase::parse(&phase).ok_or_else(|| {
-                Error::new(
-                    crate::Class::Internal,
-                    format!("container {name} has the unknown phase {phase:?}"),
-                )
-            })?,
-            name: name.into(),
-        })
+        let (id, words) = row?;
+        Ok(read(words).map_err(|error| Unreadable { id, error }))
     })
     .collect()
+}
+
+/// A row that cannot be read.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    pub(crate) id: String,
+    pub(crate) error: Error,
+}
+
+fn read([name, definition, phase, facts]: [String; 4]) -> Result<Row, Error> {
+    Ok(Row {
+        definition: decode(&definition)?,
+        facts: decode(&facts)?,
+        phase: Phase::parse(&phase).ok_or_else(|| {
+            Error::new(
+                crate::Class::Internal,
+                format!("container {name} has the unknown phase {phase:?}"),
+            )
+        })?,
+        name: name.into(),
+    })
 }
 
 fn encode<T: serde::Serialize>(value: &T) -> Result<String, Error> {

@@ -19,12 +19,14 @@ use crate::open::Inner;
 use crate::state::Status;
 use crate::{ContainerId, Error, files, launch, pool};
 
-/// Removes everything without an owner. What cannot be removed is logged and tried at the next start.
-pub(crate) async fn sweep(engine: &Arc<Inner>) -> Result<(), Error> {
+/// Removes everything without an owner, and nothing of the containers in `unread`. What cannot be removed is
+/// logged and tried at the next start.
+pub(crate) async fn sweep(engine: &Arc<Inner>, unread: Vec<String>) -> Result<(), Error> {
     let containers = engine.index.all();
     let known: HashSet<String> = containers
         .iter()
         .map(|container| container.id().as_str().to_owned())
+        .chain(unread.iter().cloned())
         .collect();
     // A container that does not run owns no cgroup and no run directory: a start that was never saved.
     let running: HashSet<String> = containers
@@ -34,6 +36,7 @@ pub(crate) async fn sweep(engine: &Arc<Inner>) -> Result<(), Error> {
             Status::Created | Status::Exited | Status::Dead => false,
         })
         .map(|container| container.id().as_str().to_owned())
+        .chain(unread)
         .collect();
     let sweeping = engine.clone();
     engine
@@ -68,10 +71,17 @@ fn sweep_blocking(
         }
     }
     for name in names(&engine.config.containers_dir()) {
-        if !known.contains(&name) {
-            attempt(files::remove_directory(
-                &engine.config.containers_dir().join(&name),
+        let directory = engine.config.containers_dir().join(&name);
+        if known.contains(&name) {
+            continue;
+        }
+        if directory.join(files::DEFINITION).exists() {
+            engine.finding(format!(
+                "{} is left alone: the database knows no such container",
+                directory.display()
             ));
+        } else {
+            attempt(files::remove_directory(&directory));
         }
     }
     attempt(engine.networks.sweep(running));

@@ -2,7 +2,7 @@
 //!
 //! Renderings are pure and stand in their own modules; here they get their data.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use api::container::TopResponse;
 use api::container::inspect::ContainerInspect;
@@ -183,6 +183,9 @@ impl Engine {
             }
         }
         let defaults = self.inner().defaults.load_full();
+        let mut warnings = self.inner().networks.warnings();
+        let findings = &self.inner().findings;
+        warnings.extend_from_slice(&findings.lock().unwrap_or_else(PoisonError::into_inner));
         let daemon = Daemon {
             id: &self.inner().id,
             version: DOCKER_RELEASE,
@@ -191,7 +194,7 @@ impl Engine {
             debug: false,
             mirrors: defaults.registries.mirrors(),
             insecure: defaults.registries.insecure(),
-            warnings: &self.inner().networks.warnings(),
+            warnings: &warnings,
             runtimes: &["cooper"],
         };
         let now = api::time::Time::from_unix_nanos(now_ns()).to_string();

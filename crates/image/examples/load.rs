@@ -11,7 +11,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let root = Path::new(root);
     std::fs::create_dir_all(root)?;
-    let store = image::Store::open(root, db::Db::open(&root.join("cooper.db"))?)?;
+    let store = image::Store::open(
+        root,
+        db::Db::open(&root.join("cooper.db"))?,
+        image::Strays::Remove,
+    )?;
     let begun = Instant::now();
     let mut file = std::fs::File::open(archive)?;
     let loaded = store.load(&mut file, &mut |_| ())?;

@@ -19,7 +19,7 @@ use sys::file;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::lease::{Lease, Table, lock};
-use crate::store::{Inner, Store};
+use crate::store::{Inner, Store, Strays};
 use crate::unpack::extract::Extracted;
 use crate::unpack::{self, Source, UnpackError};
 
@@ -322,10 +322,10 @@ struct Repair {
 
 impl Store {
     /// Removes directories without a row, and unpacks again what the last boot did not get to disk.
-    pub(crate) fn repair_layers(&self) -> Result<(), Error> {
+    pub(crate) fn repair_layers(&self, strays: Strays) -> Result<(), Error> {
         let inner = self.inner();
         let rows = self.db().read(layer_rows)?;
-        let highest = self.remove_strays(&rows)?;
+        let highest = self.remove_strays(&rows, strays)?;
         inner.next_layer.store(highest + 1, Ordering::Relaxed);
         let mut damaged = Vec::new();
         for row in &rows {
@@ -348,7 +348,7 @@ impl Store {
         Ok(())
     }
 
-    fn remove_strays(&self, rows: &[LayerRow]) -> Result<i64, Error> {
+    fn remove_strays(&self, rows: &[LayerRow], strays: Strays) -> Result<i64, Error> {
         let inner = self.inner();
         let mut highest = rows.iter().map(|row| row.number).max().unwrap_or(0);
         let names = file::names_in(inner.layers.as_fd())
@@ -362,7 +362,8 @@ impl Store {
                 continue;
             };
             highest = highest.max(number);
-            if number != EMPTY_LAYER && !rows.iter().any(|row| row.number == number) {
+            let kept = number == EMPTY_LAYER || strays == Strays::Keep;
+            if !kept && !rows.iter().any(|row| row.number == number) {
                 inner.remove_layer_directory(number);
             }
         }

@@ -33,7 +33,7 @@ pub use lease::Lease;
 pub use load::{LoadProgress, Loaded};
 pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, Reference, ReferenceError};
 pub use remove::{RemoveOptions, Removed};
-pub use store::{Held, Image, Layer, Moved, NewImage, Sizes, Store};
+pub use store::{Held, Image, Layer, Moved, NewImage, Sizes, Store, Strays};
 
 #[cfg(test)]
 mod fault_tests;

@@ -165,13 +165,22 @@ impl Inner {
     }
 }
 
+/// What becomes of layers and blobs that the database does not know when a store is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strays {
+    /// They are what a crash left, and go.
+    Remove,
+    /// The database that knew them may be lost: they stay.
+    Keep,
+}
+
 impl Store {
     /// Opens or creates the store: removes what a crash left half made, and unpacks again the layers that
     /// an unclean boot may have damaged.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Db`].
-    pub fn open(data_root: &Path, db: Db) -> Result<Self, Error> {
+    pub fn open(data_root: &Path, db: Db, strays: Strays) -> Result<Self, Error> {
         let layers_path = data_root.join("layers");
         let layers = content::make_directory(&layers_path)?;
         let empty = content::make_directory(&layers_path.join(EMPTY_LAYER.to_string()))?;
@@ -200,8 +209,11 @@ impl Store {
         let store = Self {
             inner: Arc::new(inner),
         };
-        store.repair_layers()?;
-        store.collect_all()?;
+        store.repair_layers(strays)?;
+        match strays {
+            Strays::Remove => store.collect_all()?,
+            Strays::Keep => {}
+        }
         Ok(store)
     }
 

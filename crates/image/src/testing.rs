@@ -74,7 +74,7 @@ impl TestStore {
 
 pub(crate) fn open(root: &std::path::Path) -> Result<Store, Error> {
     let db = Db::open(&root.join("cooper.db")).unwrap();
-    Store::open(root, db)
+    Store::open(root, db, crate::store::Strays::Remove)
 }
 
 pub(crate) fn load(

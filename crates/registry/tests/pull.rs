@@ -37,7 +37,7 @@ fn client() -> Option<Client> {
     }
     let directory = tempfile::tempdir().unwrap();
     let db = Db::open(&directory.path().join("cooper.db")).unwrap();
-    let store = Store::open(directory.path(), db).unwrap();
+    let store = Store::open(directory.path(), db, image::Strays::Remove).unwrap();
     let puller = Puller::new(store.clone(), Resolver::default()).unwrap();
     Some(Client {
         _directory: directory,

@@ -99,3 +99,91 @@ async fn a_container_whose_shim_cannot_be_asked_lives_on_and_is_adopted_when_it_
     engine.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_database_costs_no_data() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let id = create(&engine, "kept", request(&["sleep", "1000"])).await;
+    engine.shutdown().await.unwrap();
+    drop(engine);
+    let data = &root.config.data_root;
+    let list = |part: &str| {
+        let entries = std::fs::read_dir(data.join(part)).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = ["layers", "content/sha256", "containers"].map(list);
+    for suffix in ["", "-wal", "-shm"] {
+        drop(std::fs::remove_file(
+            data.join(format!("cooper.db{suffix}")),
+        ));
+    }
+    // The second start is no other than the first.
+    for _ in 0..2 {
+        let engine = root.reopen().await;
+        assert_eq!(["layers", "content/sha256", "containers"].map(list), before);
+        assert!(data.join("containers").join(&id).join("upper").exists());
+        let warnings = engine.info().unwrap().warnings.unwrap();
+        for what in [id.as_str(), "keep-unknown"] {
+            assert!(warnings.iter().any(|w| w.contains(what)), "{warnings:?}");
+        }
+        engine.shutdown().await.unwrap();
+    }
+    // Decided: what no row knows goes.
+    std::fs::remove_file(data.join("keep-unknown")).unwrap();
+    let engine = root.reopen().await;
+    assert!(list("content/sha256").is_empty());
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_damaged_row_keeps_nobody_from_the_other_containers() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let damaged = create(&engine, "damaged", request(&["sleep", "1000"])).await;
+    engine.start("damaged").await.unwrap();
+    create(&engine, "sound", request(&["sleep", "1000"])).await;
+    engine.start("sound").await.unwrap();
+    engine.shutdown().await.unwrap();
+    drop(engine);
+    let set = |facts: &str| {
+        let db = db::Db::open(&root.config.data_root.join("cooper.db")).unwrap();
+        let sql = "UPDATE container_states SET facts = ?2 WHERE id = ?1";
+        db.write::<_, db::Error>(|tx| Ok(tx.execute(sql, [&damaged, facts]).map(drop)?))
+            .unwrap();
+    };
+    let read = || {
+        let db = db::Db::open(&root.config.data_root.join("cooper.db")).unwrap();
+        let sql = "SELECT facts FROM container_states WHERE id = ?1";
+        db.read::<String, db::Error>(|c| Ok(c.query_row(sql, [&damaged], |row| row.get(0))?))
+            .unwrap()
+    };
+    let facts = read();
+    set("not JSON");
+    let engine = root.reopen().await;
+    assert_eq!(status(&engine, "sound"), Status::Running);
+    assert!(engine.container("damaged").is_err());
+    let warnings = engine.info().unwrap().warnings.unwrap();
+    assert!(
+        warnings.iter().any(|w| w.contains(&damaged)),
+        "{warnings:?}"
+    );
+    engine.shutdown().await.unwrap();
+    drop(engine);
+    // Mended: it has run all the time.
+    set(&facts);
+    let engine = root.reopen().await;
+    assert_eq!(status(&engine, "damaged"), Status::Running);
+    for name in ["damaged", "sound"] {
+        engine.remove(name, &FORCE).await.unwrap();
+    }
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
