@@ -70,17 +70,27 @@ impl Waiters {
         drop(self.take());
     }
 
-    /// Connects everyone to a container that was made and has not begun.
-    pub(crate) async fn connect(&self, shim: &Address) -> Result<(), ShimError> {
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
+    }
+
+    /// Connects everyone to a container that was made: before it begins, and once more when that is known, for
+    /// those who came in between. Who cannot be connected sees the end of his stream; the others are no worse off.
+    pub(crate) async fn connect(&self, shim: &Address) {
         for waiter in self.take() {
             if waiter.to.is_closed() {
                 continue;
             }
-            let stream = open(shim, waiter.streams).await?;
-            // The client may have gone away meanwhile: the shim sees the end of the connection.
-            drop(waiter.to.send(stream));
+            match open(shim, waiter.streams).await {
+                // The client may have gone away meanwhile: the shim sees the end of the connection.
+                Ok(stream) => drop(waiter.to.send(stream)),
+                Err(error) => tracing::warn!(%error, "attach a client that waited for the start"),
+            }
         }
-        Ok(())
     }
 }
 
@@ -119,7 +129,14 @@ impl Engine {
             }
             Status::Restarting => return Err(refusal::restarting(&container)),
             Status::Running => attach_running(&container, streams).await?,
-            Status::Created | Status::Exited => Stream::AtLaunch(container.attaching.add(streams)),
+            Status::Created | Status::Exited => {
+                let launched = container.attaching.add(streams);
+                // It may have begun since it was looked at, and whoever waited was connected before.
+                if container.snapshot().status == Status::Running {
+                    container.attaching.connect(container.shim()).await;
+                }
+                Stream::AtLaunch(launched)
+            }
             Status::Removing | Status::Dead => {
                 return Err(Error::conflict(format!(
                     "container {} is marked for removal",

@@ -170,7 +170,7 @@ async fn created(shim: Shim, answer: Result<Reply, ShimError>) -> Result<(Shim, 
 }
 
 async fn start(container: &Container, shim: &mut Shim) -> Result<i64, ShimError> {
-    container.attaching.connect(container.shim()).await?;
+    container.attaching.connect(container.shim()).await;
     let at_ns = match shim.connection.call(&Request::Start).await? {
         Reply::Started { at_ns } => at_ns,
         other => return Err(ShimError::unexpected(&other)),

@@ -18,7 +18,7 @@ use crate::definition::Definition;
 use crate::effects::Effects;
 use crate::open::Inner;
 use crate::rows::{self, Phase};
-use crate::state::Snapshot;
+use crate::state::{Snapshot, Status};
 use crate::step::{
     Effect, Failure, Input, Life, Refusal, Request, Save, State, Step, Ticket, step,
 };
@@ -126,6 +126,7 @@ impl Task {
             self.generation += 1;
             let snapshot = snapshot(&self.definition, &self.state, self.generation);
             self.container.publish(snapshot);
+            self.attach_late();
         }
         for effect in next.effects {
             match effect {
@@ -140,6 +141,15 @@ impl Task {
                 | Effect::Retire { .. }
                 | Effect::Destroy { .. } => self.effects.run(effect),
             }
+        }
+    }
+
+    /// Connects those who asked to be attached when it had begun and was not yet seen to run.
+    fn attach_late(&self) {
+        let container = self.container.clone();
+        if container.snapshot().status == Status::Running && !container.attaching.is_empty() {
+            self.engine
+                .spawn(async move { container.attaching.connect(container.shim()).await });
         }
     }
 
