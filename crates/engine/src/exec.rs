@@ -142,6 +142,23 @@ impl Exec {
             .join(" ")
     }
 
+    /// Makes it start, once; else answers what it does. In one step: its exit may be told meanwhile.
+    fn claim(&self) -> Result<(), Phase> {
+        let mut previous = Phase::Created;
+        let claimed = self.phase.send_if_modified(|phase| {
+            previous = *phase;
+            let created = previous == Phase::Created;
+            if created {
+                *phase = Phase::Starting;
+            }
+            created
+        });
+        match claimed {
+            true => Ok(()),
+            false => Err(previous),
+        }
+    }
+
     fn end(&self, code: i32) {
         let at = Instant::now();
         self.phase.send_modify(|phase| {
@@ -192,9 +209,7 @@ impl Engine {
     /// the program cannot be executed (the exec's exit code is 126 or 127 then).
     pub async fn exec_start(&self, id: &str, options: &ExecStart) -> Result<ExecStream, Error> {
         let exec = self.exec(id)?;
-        let previous = exec.phase.send_replace(Phase::Starting);
-        if previous != Phase::Created {
-            exec.phase.send_replace(previous);
+        if let Err(previous) = exec.claim() {
             let what = match previous {
                 Phase::Created | Phase::Exited { .. } => "has already run",
                 Phase::Starting | Phase::Running { .. } => "is already running",
