@@ -10,7 +10,7 @@ use sys::clock::now_ns;
 use tokio::sync::mpsc;
 
 use crate::images::{self, Lookups};
-use crate::{ContainerId, Engine, Error};
+use crate::{ContainerId, Engine, Error, events};
 
 /// Messages that wait for a slow client before the work waits too.
 pub(crate) const PROGRESS_MESSAGES: usize = 64;
@@ -96,6 +96,8 @@ impl Engine {
                 Reference::parse(&text).map_err(|error| Error::invalid(error.to_string()))?;
             let image = engine.images().resolve(&name)?;
             engine.images().tag(&image.id, &reference)?;
+            let shown = reference.or_latest().familiar();
+            note(&engine, "tag", image.id.as_str(), &shown, Some(&image));
             Ok(())
         };
         self.inner().blocking(work).await
@@ -122,12 +124,20 @@ impl Engine {
                 prune: !options.no_prune,
                 is_running: &is_running,
             };
-            Ok(engine
-                .images()
-                .remove(&name, options)?
-                .into_iter()
-                .map(deleted)
-                .collect())
+            // Its labels are part of what is told.
+            let image = engine.images().resolve(&name).ok();
+            let removed = engine.images().remove(&name, options)?;
+            for step in &removed {
+                match step {
+                    Removed::Untagged { image: of, .. } => {
+                        let labelled = image.as_ref().filter(|image| image.id == *of);
+                        note(&engine, "untag", of.as_str(), of.as_str(), labelled);
+                    }
+                    Removed::Deleted(id) => note(&engine, "delete", id.as_str(), id.as_str(), None),
+                    Removed::DeletedLayer(_) => {}
+                }
+            }
+            Ok(removed.into_iter().map(deleted).collect())
         };
         self.inner().blocking(work).await
     }
@@ -136,22 +146,43 @@ impl Engine {
     /// receiver is dropped the load goes on to its end.
     pub fn image_load(&self, options: LoadOptions, mut archive: Box<dyn Read + Send>) -> Progress {
         let (sender, messages) = mpsc::channel(PROGRESS_MESSAGES);
-        let images = self.images().clone();
+        let engine = self.clone();
         self.inner().threads.spawn_blocking(move || {
+            let mut noted = Vec::new();
             let mut tell = |progress: LoadProgress| {
+                if let LoadProgress::Loaded(loaded) = &progress
+                    && !noted.contains(&loaded.id)
+                {
+                    let id = loaded.id.as_str();
+                    let image = engine.images().resolve(id).ok();
+                    note(&engine, "load", id, id, image.as_ref());
+                    noted.push(loaded.id.clone());
+                }
                 if let Some(message) = message(progress, options.quiet)
                     && sender.blocking_send(Ok(message)).is_err()
                 {
                     tracing::debug!("the client of a load is gone");
                 }
             };
-            if let Err(error) = images.load(&mut *archive, &mut tell)
+            if let Err(error) = engine.images().load(&mut *archive, &mut tell)
                 && sender.blocking_send(Err(error.into())).is_err()
             {
                 tracing::debug!("the client of a failed load is gone");
             }
         });
         messages
+    }
+}
+
+/// Journals what happened to an image, in dockerd's words: with its labels, and `name` as the attribute. It has
+/// happened, whether it can be journaled or not.
+fn note(engine: &Engine, action: &str, id: &str, name: &str, image: Option<&image::Image>) {
+    let labels = image.and_then(|image| image.config.config.as_ref()?.labels.clone());
+    let mut attributes = labels.unwrap_or_default();
+    attributes.insert("name".to_owned(), name.to_owned());
+    let event = events::event("image", action, id, attributes);
+    if let Err(error) = engine.inner().journal.append(vec![event]) {
+        tracing::warn!(image = id, action, %error, "an event is lost");
     }
 }
 
