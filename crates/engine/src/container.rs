@@ -84,9 +84,17 @@ impl Container {
         let (answer, answered) = oneshot::channel();
         let message = Message::Request(request, answer);
         if self.inbox.send(message).await.is_err() {
-            return Err(Refusal::Gone);
+            return Err(self.unanswered());
         }
-        answered.await.unwrap_or(Err(Refusal::Gone))
+        answered.await.unwrap_or_else(|_| Err(self.unanswered()))
+    }
+
+    /// Its task has ended: because it is gone, or with the engine.
+    fn unanswered(&self) -> Refusal {
+        match self.snapshot().removed {
+            true => Refusal::Gone,
+            false => Refusal::Stopping,
+        }
     }
 
     /// Tells the task what happened. A task that has ended does not care any more.

@@ -71,6 +71,10 @@ fn plain(refusal: Refusal, name: &str, container: &Container) -> Error {
              stop the container before removing or force remove",
             status.as_str()
         )),
+        Refusal::Stopping => Error::new(
+            Class::Unavailable,
+            format!("the engine is stopping: container {name} stays as it is, ask again"),
+        ),
         Refusal::Gone => Error::not_found(format!("No such container: {name}")),
         Refusal::StartFailed(failure) => Error::new(failure.class, failure.message),
         Refusal::RemovalFailed(reason) => Error::new(

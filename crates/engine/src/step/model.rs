@@ -283,6 +283,8 @@ pub(crate) enum Refusal {
     /// It runs (or is paused, or restarting) and the removal has no force.
     StillRunning(Status),
     Gone,
+    /// The engine stops: nobody decides any more.
+    Stopping,
     StartFailed(Failure),
     RemovalFailed(String),
     SignalFailed(String),
