@@ -1,6 +1,6 @@
 //! The handle of one container: what readers see, and the way to its task.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,6 +20,8 @@ pub struct Container {
     changed: watch::Sender<u64>,
     inbox: mpsc::Sender<Message>,
     shim: shim_client::Address,
+    /// Held by the one launch that prepares.
+    pub(crate) preparing: Mutex<()>,
     pub(crate) attaching: attach::Waiters,
     pub(crate) execs: exec::Table,
 }
@@ -46,6 +48,7 @@ impl Container {
             snapshot: ArcSwap::from_pointee(snapshot),
             inbox,
             shim,
+            preparing: Mutex::default(),
             attaching: attach::Waiters::default(),
             execs: exec::Table::default(),
         };

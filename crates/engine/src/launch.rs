@@ -7,11 +7,12 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use runtime::cgroup::{self, Cgroup, CgroupPath};
 use shim::protocol::{FailureKind, ProcessId, Reply, Request};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::container::Container;
@@ -68,22 +69,13 @@ pub(crate) async fn launch(
     container: &Arc<Container>,
     abort: &CancellationToken,
 ) -> Result<Launched, Failure> {
-    let prepared = {
-        let (engine, container) = (engine.clone(), container.clone());
-        let preparing = engine.clone();
-        engine
-            .blocking(move || prepare::launch(&preparing, &container.snapshot()))
-            .await
-    };
-    let prepared = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            undo(engine, container.id()).await;
-            return Err(error.into());
-        }
+    let preparing = prepared(engine, container);
+    let launching = async {
+        let prepared = preparing.await?;
+        begin(engine, container, prepared).await
     };
     let launched = tokio::select! {
-        launched = tokio::time::timeout(LAUNCH_TIMEOUT, begin(engine, container, prepared)) => {
+        launched = tokio::time::timeout(LAUNCH_TIMEOUT, launching) => {
             launched.unwrap_or_else(|_| Err(Failure {
                 exit_code: EXIT_NOT_STARTED,
                 class: Class::Internal,
@@ -100,6 +92,33 @@ pub(crate) async fn launch(
         undo(engine, container.id()).await;
     }
     launched
+}
+
+/// Prepares on a thread that may block for ever (a bind source on a dead server): whoever does not wait for it
+/// any more goes on, and what it makes then is undone when it comes back.
+async fn prepared(engine: &Arc<Inner>, container: &Arc<Container>) -> Result<Prepared, Failure> {
+    let (to, prepared) = oneshot::channel();
+    let threads = engine.threads.clone();
+    let (engine, container) = (engine.clone(), container.clone());
+    threads.spawn_blocking(move || {
+        // One after the other: the undo of an earlier one must not meet the next.
+        let _turn = container
+            .preparing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if to.is_closed() {
+            return;
+        }
+        let made = prepare::launch(&engine, &container.snapshot());
+        if to.send(made).is_err()
+            && let Err(error) = undo_blocking(&engine, container.id())
+        {
+            tracing::error!(container = %container.id().short(), %error, "leftover of a start that was given up");
+        }
+    });
+    let answer = prepared.await;
+    let gone = |source| Err(Error::internal("prepare a start", source));
+    Ok(answer.unwrap_or_else(gone)?)
 }
 
 async fn begin(
