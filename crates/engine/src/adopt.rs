@@ -263,6 +263,9 @@ async fn follow(
                 }
                 ProcessId::Exec(id) => exec::exited(engine, container, &id, exit.code).await,
             },
+            Ok(Some(Notice::RecordFailed { message })) => {
+                tracing::warn!(container = %container.id().short(), message, "an exit is not recorded");
+            }
             Ok(Some(Notice::OutOfMemory)) => container.tell(Input::OutOfMemory { run }).await,
             Ok(Some(Notice::LogFailed { message })) => {
                 tracing::warn!(container = %container.id().short(), message, "its log cannot be written");

@@ -42,7 +42,11 @@ impl Supervisor {
                 exit,
             };
             // Without a record the notice is the only news; it is sent all the same.
-            drop(record::write(&container.run_dir, &record));
+            if let Err(error) = record::write(&container.run_dir, &record) {
+                self.notify(&Notice::RecordFailed {
+                    message: error.to_string(),
+                });
+            }
             sys::fault!("shim.exit.recorded");
         }
         self.exited(id, exit);

@@ -318,6 +318,11 @@ pub enum Notice {
     },
     /// The kernel killed a process of the container for memory.
     OutOfMemory,
+    /// An exit record could not be written: if nobody watches now, the exit is not known to anyone.
+    RecordFailed {
+        /// What failed.
+        message: String,
+    },
     /// The log file cannot be written. Sent once per failure, not once per line.
     LogFailed {
         /// What failed.

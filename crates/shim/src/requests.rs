@@ -207,10 +207,6 @@ impl Supervisor {
                 })
             })
             .collect::<Result<Vec<_>, Failure>>()?;
-        let parts = Parts {
-            parked: self.parked.take(),
-            netns,
-        };
         let dir = open_dir(&create.run_dir)?;
         let listener = sys::socket::listen_at(dir.as_fd(), OsStr::new(SOCKET_NAME), SOCKET_MODE)
             .map_err(Failure::io("listen on shim socket"))?;
@@ -220,6 +216,11 @@ impl Supervisor {
             Failure::new(FailureKind::Other, text)
         })?;
         let socket = create.run_dir.join(SOCKET_NAME);
+        // What fails before this leaves the parked cgroup to the shim's end.
+        let parts = Parts {
+            parked: self.parked.take(),
+            netns,
+        };
         let made = Container::create(create, parts);
         let (mut container, process) = made.inspect_err(|_failure| {
             // If this fails too: the directory goes with the container.
