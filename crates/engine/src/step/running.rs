@@ -197,7 +197,16 @@ impl Step {
         let Some(running) = self.running(run) else {
             return;
         };
-        let dying = running.deadline.is_some();
+        // A stop may have no deadline; whoever waits for the exit waits for a thawed container.
+        let dying = running.deadline.is_some()
+            || [
+                &running.stops,
+                &running.kills,
+                &running.restarts,
+                &running.removes,
+            ]
+            .iter()
+            .any(|waiting| !waiting.is_empty());
         let Freeze::Freezing(tickets) = &mut running.freeze else {
             return;
         };

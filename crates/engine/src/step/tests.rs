@@ -60,6 +60,27 @@ fn stop(timeout_s: u64) -> Request {
     })
 }
 
+#[test]
+fn a_stop_without_a_deadline_thaws_what_was_being_frozen() {
+    let forever = Request::Stop(Stop {
+        signal: None,
+        timeout: Some(Timeout::Never),
+    });
+    let frozen = Input::Frozen {
+        run: 1,
+        result: Ok(()),
+    };
+    let inputs = vec![
+        ask(1, Request::Start),
+        launched(1),
+        ask(2, Request::Pause),
+        ask(3, forever),
+        frozen,
+    ];
+    let last = run(state(rules()), inputs);
+    assert!(last.effects.contains(&Effect::Thaw { run: 1 }), "{last:?}");
+}
+
 fn actions(step: &Step) -> Vec<&'static str> {
     step.events.iter().map(|event| event.action).collect()
 }
