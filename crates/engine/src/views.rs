@@ -17,7 +17,7 @@ use crate::inspect::Paths;
 use crate::list::{Lookups, View};
 use crate::logs::{Form, Logs};
 use crate::networks::render;
-use crate::{Container, Engine, Error, Status, events, info, inspect, list, top};
+use crate::{Class, Container, Engine, Error, Status, events, info, inspect, list, top};
 
 /// The Docker release whose behaviour is matched; clients read it as the server's version.
 const DOCKER_RELEASE: &str = "28.5.2";
@@ -142,10 +142,29 @@ impl Engine {
     /// Reads a container's log (`GET /containers/{id}/logs`). Following ends when the container does.
     ///
     /// # Errors
-    /// NotFound; Internal when the log cannot be watched.
+    /// NotFound; Conflict while it is removed; NotImplemented when it keeps no log; Internal when the log cannot be
+    /// watched.
     pub fn logs(&self, name: &str, options: &LogsOptions) -> Result<LogStream, Error> {
         let container = self.container(name)?;
         let snapshot = container.snapshot();
+        match snapshot.status {
+            Status::Removing | Status::Dead => {
+                return Err(Error::conflict(
+                    "can not get logs from container which is dead or marked for removal",
+                ));
+            }
+            Status::Created
+            | Status::Running
+            | Status::Paused
+            | Status::Restarting
+            | Status::Exited => {}
+        }
+        if snapshot.definition.host_config.log_config.r#type == "none" {
+            return Err(Error::new(
+                Class::NotImplemented,
+                "configured logging driver does not support reading",
+            ));
+        }
         let tty = snapshot.definition.config.tty;
         let form = if tty { Form::Raw } else { Form::Frames };
         let directory = self.config().container_dir(container.id());
