@@ -127,6 +127,10 @@ fn peers(engine: &Inner, definition: &Definition) -> Result<BTreeMap<ContainerId
                 directory: engine.config.container_dir(container.id()),
                 hostname: snapshot.definition.config.hostname.clone(),
                 domainname: snapshot.definition.config.domainname.clone(),
+                ipc_shareable: !matches!(
+                    snapshot.definition.host_config.ipc_mode.as_str(),
+                    "private" | "none"
+                ),
             };
             peers.insert(container.id().clone(), peer);
         }

@@ -150,6 +150,9 @@ pub fn define(
     resources::fill_in(&mut host_config);
     rules::check_platform(&config, &host_config, &mut warnings, host)?;
     rules::check_endpoints(&config, &host_config, &endpoints, &mut warnings)?;
+    if rules::has_health_check(&config) {
+        warnings.push("Health checks are accepted and kept, but not run yet.".to_owned());
+    }
     fill_in::fill_in(&mut config, &mut host_config, &origin, host)?;
     log_options::check(&mut host_config.log_config, host.defaults)?;
     let mounts = mounts::plan(&config, &host_config, &mut warnings, host)?;

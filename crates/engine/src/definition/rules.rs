@@ -147,6 +147,16 @@ pub(super) fn check_config(config: &mut Config) -> Result<(), Error> {
     }
 }
 
+/// Whether something is to be run regularly that says how the container is.
+pub(crate) fn has_health_check(config: &Config) -> bool {
+    let test = config
+        .healthcheck
+        .as_ref()
+        .and_then(|health| health.test.as_ref());
+    let kind = test.and_then(|test| test.first());
+    kind.is_some_and(|kind| kind != "NONE")
+}
+
 fn check_health(health: &HealthConfig) -> Result<(), Error> {
     let durations = [
         ("Interval", health.interval),

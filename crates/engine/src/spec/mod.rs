@@ -48,6 +48,8 @@ pub struct Peer {
     pub hostname: String,
     /// Its domain name.
     pub domainname: String,
+    /// Whether others may join its IPC namespace.
+    pub ipc_shareable: bool,
 }
 
 /// Where a container runs.
@@ -331,6 +333,13 @@ fn namespaces(
         }
         let path = match joined(mode, place) {
             None => None,
+            Some(Some(peer)) if typ == Type::Ipc && !peer.ipc_shareable => {
+                return Err(Error::invalid(format!(
+                    "failed to join IPC namespace: container {}: non-shareable IPC \
+                     (hint: use IpcMode:shareable for the donor container)",
+                    peer.id
+                )));
+            }
             Some(Some(peer)) => Some(PathBuf::from(format!("/proc/{}/ns/{file}", peer.pid))),
             Some(None) => {
                 let id = mode.trim_start_matches("container:");
