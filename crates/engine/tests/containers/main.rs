@@ -10,4 +10,5 @@ mod crash;
 mod exec;
 mod foreign;
 mod lifecycle;
+mod trouble;
 mod volumes;
