@@ -1,7 +1,8 @@
 //! What belongs to somebody else, or may: it is left alone.
 
-use crate::common::{Root, create, request};
+use crate::common::{Root, create, eventually, log, request};
 use crate::crash::FORCE;
+use api::options::StopOptions;
 use engine::{Engine, Status};
 use runtime::cgroup::{Cgroup, CgroupPath};
 
@@ -76,8 +77,10 @@ async fn a_container_whose_shim_cannot_be_asked_lives_on_and_is_adopted_when_it_
     }
     let root = Root::new();
     let engine = root.engine().await;
-    let id = create(&engine, "asked", request(&["sleep", "1000"])).await;
+    let gate = "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done";
+    let id = create(&engine, "asked", request(&["sh", "-c", gate])).await;
     engine.start("asked").await.unwrap();
+    eventually("the trap is set", || log(&root, &id).contains("ready")).await;
     let pid = engine.container("asked").unwrap().snapshot().facts.pid;
     engine.shutdown().await.unwrap();
     drop(engine);
@@ -92,8 +95,8 @@ async fn a_container_whose_shim_cannot_be_asked_lives_on_and_is_adopted_when_it_
     std::fs::rename(&away, &socket).unwrap();
     let container = engine.container("asked").unwrap();
     assert_eq!(container.snapshot().facts.pid, pid);
-    engine.kill("asked", "KILL".parse().unwrap()).await.unwrap();
-    assert_eq!(container.snapshot().facts.exit_code, 137);
+    engine.stop("asked", &StopOptions::default()).await.unwrap();
+    assert_eq!(container.snapshot().facts.exit_code, 6);
     engine.remove("asked", &FORCE).await.unwrap();
     root.assert_clean();
     engine.shutdown().await.unwrap();
