@@ -19,9 +19,7 @@ use crate::protocol::{
     self, Create, Exec, ExecState, FORWARDS_MAX, FailureKind, Phase, ProcessId, Reply, Request,
     SOCKET_NAME, Size, State, Streams,
 };
-use crate::supervisor::{
-    ATTACHED_MAX, EXECS_MAX, Lifetime, READ_BYTES, Supervisor, Watched,
-};
+use crate::supervisor::{ATTACHED_MAX, EXECS_MAX, Lifetime, READ_BYTES, Supervisor, Watched};
 
 /// Descriptors that one message may bring: a namespace and published ports.
 const DESCRIPTORS_MAX: usize = 1 + FORWARDS_MAX;
