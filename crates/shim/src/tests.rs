@@ -394,7 +394,7 @@ fn a_client_that_reads_nothing_is_told_so_and_the_others_lose_nothing() {
 fn the_only_reader_of_an_exec_may_pause_as_long_as_it_likes() {
     let script = "head -c 4000000 /dev/zero | tr '\\0' z";
     let fixture = Fixture::with_execs("exec sleep 100", &[script], PLAIN);
-    let stream = fixture.attach(exec(0), OUTPUT);
+    let stream = fixture.attach(exec(0), Streams::OUTPUT);
     std::thread::sleep(EXEC_PAUSE);
     assert_eq!(demultiplex(&rest(&stream)).0.len(), 4_000_000);
     assert_eq!(fixture.exit_of(&exec(0)), 0);
@@ -414,7 +414,7 @@ fn the_end_of_a_stream_waits_for_a_reader_that_pauses() {
         ..PLAIN
     };
     let fixture = Fixture::new("read go; head -c 900000 /dev/zero", setup);
-    let mut stream = fixture.attach(ProcessId::Init, ALL);
+    let mut stream = fixture.attach(ProcessId::Init, Streams::ALL);
     stream.write_all(b"go\n").unwrap();
     assert_eq!(fixture.exit(), 0);
     std::thread::sleep(LATE_PAUSE);
@@ -428,7 +428,7 @@ fn attached_clients_leave_places_for_requests() {
     let process = ProcessId::Init;
     let attach = Request::Attach {
         process: process.clone(),
-        streams: OUTPUT,
+        streams: Streams::OUTPUT,
     };
     let attached: Vec<Client> = (0..crate::supervisor::ATTACHED_MAX)
         .map(|_| {
