@@ -5,13 +5,16 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::network::Bridge;
 use crate::{patience, wait_until};
 
 /// The kernel frees a namespace or a cgroup a moment after its last process.
 const SETTLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How a shim's command line begins.
+const SHIM: &str = "cooper shim";
 
 /// Where the control groups of version 1 and 2 are mounted.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -20,14 +23,17 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 #[derive(Debug)]
 pub struct Census {
     directory: PathBuf,
+    data_root: PathBuf,
     cgroup_parent: String,
 }
 
 impl Census {
-    /// Begins a census for a daemon that lives below `directory` with containers below `cgroup_parent`.
-    pub fn take(directory: &Path, cgroup_parent: &str) -> Self {
+    /// Begins a census for a daemon that lives below `directory` and keeps its data in `data_root`, with containers
+    /// below `cgroup_parent`.
+    pub fn take(directory: &Path, data_root: &Path, cgroup_parent: &str) -> Self {
         Self {
             directory: directory.to_owned(),
+            data_root: data_root.to_owned(),
             cgroup_parent: cgroup_parent.to_owned(),
         }
     }
@@ -35,13 +41,13 @@ impl Census {
     /// Fails the test, listing what there is, when anything of the daemon is left after a moment.
     pub fn assert_nothing_left(&self) {
         let mut left = BTreeSet::new();
-        let deadline = std::time::Instant::now() + patience(SETTLED_WITHIN);
+        let deadline = Instant::now() + patience(SETTLED_WITHIN);
         wait_until(
             "nothing of the daemon to be left",
             SETTLED_WITHIN * 2,
             || {
                 left = self.left();
-                (left.is_empty() || std::time::Instant::now() > deadline).then_some(())
+                (left.is_empty() || Instant::now() > deadline).then_some(())
             },
         );
         if !left.is_empty() {
@@ -75,7 +81,7 @@ impl Census {
                 .into_iter()
                 .map(|path| format!("run directory: {}", path.display())),
         );
-        let data = self.directory.join("data/containers");
+        let data = self.data_root.join("containers");
         left.extend(
             children(&data)
                 .into_iter()
@@ -84,30 +90,40 @@ impl Census {
         left
     }
 
-    /// Ends what is left, so that one failed test does not fail the next.
+    /// Ends what is left, so that one failed test does not fail the next: shims that wait for a daemon that never
+    /// comes, processes frozen with their cgroup, cgroups, mounts.
     pub fn clean_up(&self) {
-        for (pid, _) in self.processes() {
-            drop(
-                sys::command::Command::new("/bin/kill")
-                    .arg("-KILL")
-                    .arg(pid.to_string())
-                    .output(),
-            );
-        }
-        for cgroup in self.cgroups() {
-            let pids = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-            for pid in pids.lines() {
-                drop(
-                    sys::command::Command::new("/bin/kill")
-                        .arg("-KILL")
-                        .arg(pid)
-                        .output(),
-                );
-            }
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        while self.end_processes() && Instant::now() < deadline {
+            std::thread::park_timeout(crate::LOOK_EVERY);
         }
         for cgroup in self.cgroups().into_iter().rev() {
             drop(std::fs::remove_dir(cgroup));
         }
+        for line in self.mounts() {
+            if let Some(point) = line.split(' ').nth(4) {
+                run("/usr/bin/umount", &["--lazy", point]);
+            }
+        }
+    }
+
+    /// Sends SIGKILL to every process of the daemon's; false when there is none.
+    fn end_processes(&self) -> bool {
+        let mut pids: BTreeSet<String> = self
+            .processes()
+            .into_iter()
+            .map(|(pid, _)| pid.to_string())
+            .collect();
+        for cgroup in self.cgroups() {
+            let listed = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(listed.lines().map(str::to_owned));
+            // A frozen process does not die on version 1.
+            drop(std::fs::write(cgroup.join("freezer.state"), "THAWED"));
+        }
+        for pid in &pids {
+            run("/bin/kill", &["-KILL", pid]);
+        }
+        !pids.is_empty()
     }
 
     fn mounts(&self) -> impl Iterator<Item = String> {
@@ -134,16 +150,36 @@ impl Census {
                 continue;
             };
             let read = |file: &str| std::fs::read(path.join(file)).unwrap_or_default();
+            let is_dead = read("stat")
+                .rsplit(|byte| *byte == b')')
+                .next()
+                .is_some_and(|rest| rest.starts_with(b" Z"));
+            if is_dead {
+                continue; // it waits to be reaped, by its parent or the machine's init
+            }
             let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
             let cgroup = String::from_utf8_lossy(&read("cgroup")).into_owned();
             let ours = line.contains(&needle)
                 || String::from_utf8_lossy(&read("environ")).contains(&needle)
-                || cgroup.contains(&format!("{}/", self.cgroup_parent));
+                || cgroup.contains(&format!("{}/", self.cgroup_parent))
+                || (line.starts_with(SHIM) && self.is_held_by(&path));
             if ours && pid != own {
                 found.push((pid, line));
             }
         }
         found
+    }
+
+    /// Whether a process has something of the daemon's open: a shim has its log and its cgroups, and names the
+    /// daemon nowhere else.
+    fn is_held_by(&self, process: &Path) -> bool {
+        let data_root = self.data_root.to_string_lossy();
+        children(&process.join("fd")).iter().any(|fd| {
+            std::fs::read_link(fd).is_ok_and(|file| {
+                let file = file.to_string_lossy();
+                file.contains(&self.cgroup_parent) || file.starts_with(&*data_root)
+            })
+        })
     }
 
     /// The daemon's cgroups below its parent (the parent itself may stay), parents before children.
@@ -174,6 +210,15 @@ impl Drop for Census {
             ));
         }
     }
+}
+
+/// Runs a program for its effect; what it says is nobody's business in a clean-up.
+fn run(program: &str, arguments: &[&str]) {
+    let mut command = sys::command::Command::new(program);
+    for argument in arguments {
+        command = command.arg(argument);
+    }
+    drop(command.output());
 }
 
 fn children(directory: &Path) -> Vec<PathBuf> {

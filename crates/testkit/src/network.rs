@@ -64,17 +64,22 @@ impl Bridge {
 
     /// Removes it for good; the daemon has ended.
     pub fn remove(&self, data_root: &Path) {
+        self.try_remove(data_root).expect("remove the bridge");
+    }
+
+    /// As [`Bridge::remove`], for a test that has failed already.
+    ///
+    /// # Errors
+    /// What stands in the way: the database cannot be opened, or the kernel refuses.
+    pub fn try_remove(&self, data_root: &Path) -> anyhow::Result<()> {
         let path = data_root.join("cooper.db");
         if self.left().is_empty() || !path.exists() {
-            return;
+            return Ok(());
         }
-        let db = Db::open(&path).expect("the daemon's database");
-        let mut config = Config::new(db);
+        let mut config = Config::new(Db::open(&path)?);
         config.bridge.clone_from(&self.name);
         config.instance = self.instance();
-        Network::open(config)
-            .and_then(Network::remove)
-            .expect("remove the bridge");
+        Ok(Network::open(config).and_then(Network::remove)?)
     }
 }
 
