@@ -5,7 +5,9 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderValue};
@@ -13,6 +15,7 @@ use hyper::{Response, StatusCode, Version};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::OnceCell;
 
 use crate::body::Body;
 use crate::detach::DetachKeys;
@@ -24,10 +27,49 @@ use crate::tap::Socket;
 /// Bytes that are moved at once, in each direction.
 const COPY_BYTES: usize = 64 << 10;
 
+/// How long the first output waits for a client to have read the head of the answer. docker-py reads the head through
+/// a buffer and what follows past it: output that comes in one piece with the head is lost to it. A start by dockerd
+/// takes so long that this never shows.
+const HEAD_READ_WITHIN: Duration = Duration::from_millis(100);
+
+/// How often a local client is looked at meanwhile; it is waiting for the head and reads it at once.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Over TCP nobody tells what the client has read: the head goes this far ahead of the output.
+const HEAD_AHEAD: Duration = Duration::from_millis(5);
+
 /// A connection that is no longer HTTP.
 pub(crate) struct Hijacked {
     socket: Arc<Socket>,
     early: Vec<u8>,
+    head: Head,
+}
+
+/// Whether the client has read the head of the answer.
+#[derive(Default)]
+struct Head(OnceCell<()>);
+
+impl Head {
+    /// Returns once it has, or may be taken to have.
+    async fn is_read(&self, client: &Socket) {
+        self.0.get_or_init(|| head_is_read(client)).await;
+    }
+}
+
+async fn head_is_read(client: &Socket) {
+    match client {
+        Socket::Tcp(_) => tokio::time::sleep(HEAD_AHEAD).await,
+        Socket::Unix(socket) => {
+            let read = async {
+                while sys::socket::unread_bytes(socket.as_fd()).is_ok_and(|bytes| bytes > 0) {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            };
+            if tokio::time::timeout(HEAD_READ_WITHIN, read).await.is_err() {
+                tracing::debug!("a client does not read the head of its answer");
+            }
+        }
+    }
 }
 
 /// How a raw answer begins.
@@ -50,7 +92,11 @@ impl Hijacked {
             ));
         }
         let (socket, early) = call.tap.take_over();
-        Ok(Self { socket, early })
+        Ok(Self {
+            socket,
+            early,
+            head: Head::default(),
+        })
     }
 
     /// What hyper gets as the answer: it is swallowed, and ends hyper's part in the connection.
@@ -112,6 +158,7 @@ impl Hijacked {
     /// # Errors
     /// When the client is gone.
     pub(crate) async fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.head.is_read(&self.socket).await;
         self.socket.write_all(bytes).await
     }
 
@@ -126,7 +173,7 @@ impl Hijacked {
     ) -> Ended {
         let (output, input) = process.into_split();
         let feeding = feed(&self.socket, self.early, input, detach);
-        let showing = show(&self.socket, output, settled);
+        let showing = show(&self.socket, &self.head, output, settled);
         tokio::pin!(feeding, showing);
         let ended = tokio::select! {
             ended = &mut showing => return ended,
@@ -176,6 +223,7 @@ enum Fed {
 
 async fn show(
     client: &Socket,
+    head: &Head,
     mut output: OwnedReadHalf,
     settled: impl Future<Output = ()>,
 ) -> Ended {
@@ -185,6 +233,7 @@ async fn show(
             Ok(0) | Err(_) => break,
             Ok(read) => read,
         };
+        head.is_read(client).await;
         if client.write_all(&buffer[..read]).await.is_err() {
             return Ended::Gone;
         }
@@ -259,8 +308,6 @@ fn title_case(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::tap::Socket;
 
@@ -283,6 +330,7 @@ mod tests {
         let hijacked = Hijacked {
             socket: Arc::new(Socket::Unix(ours)),
             early: early.to_vec(),
+            head: Head::default(),
         };
         (
             client,
@@ -307,6 +355,34 @@ mod tests {
         process.write_all(b"answer").await.unwrap();
         drop(process);
         assert_eq!(rest(&mut client).await, "answer");
+        assert_eq!(within(copy).await.unwrap(), Ended::Output);
+    }
+
+    #[tokio::test]
+    async fn output_never_comes_in_one_piece_with_the_head() {
+        let (client, ours) = UnixStream::pair().unwrap();
+        let (shim, mut process) = UnixStream::pair().unwrap();
+        let hijacked = Hijacked {
+            socket: Arc::new(Socket::Unix(ours)),
+            early: Vec::new(),
+            head: Head::default(),
+        };
+        hijacked.socket.write_all(b"head").await.unwrap();
+        // The process is done before its client has read anything.
+        process.write_all(b"output").await.unwrap();
+        drop(process);
+        let copy = tokio::spawn(hijacked.copy(shim, None, std::future::ready(())));
+        let mut buffer = [0; 64];
+        let mut pieces = Vec::new();
+        loop {
+            within(client.readable()).await.unwrap();
+            match client.try_read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => pieces.push(String::from_utf8_lossy(&buffer[..read]).into_owned()),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        assert_eq!(pieces, ["head", "output"]);
         assert_eq!(within(copy).await.unwrap(), Ended::Output);
     }
 

@@ -277,6 +277,22 @@ pub fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// Memory of the kernel, in bytes, for what was sent on a unix stream socket and not read by its peer (`SIOCOUTQ`);
+/// 0 when all was read.
+///
+/// # Errors
+/// The errno of ioctl.
+pub fn unread_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: `bytes` is a live local of exactly the type that SIOCOUTQ (TIOCOUTQ is its number) writes, and the
+    // socket stays open for the call because it is borrowed.
+    let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// Takes this process's standard input as a connected unix socket, non-blocking; descriptor 0 becomes /dev/null.
 ///
 /// # Errors
@@ -298,6 +314,17 @@ mod tests {
 
     fn open_dir(path: &std::path::Path) -> std::fs::File {
         std::fs::File::open(path).unwrap()
+    }
+
+    #[test]
+    fn what_the_peer_has_read_is_known() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert_eq!(unread_bytes(ours.as_fd()).unwrap(), 0);
+        ours.write_all(b"head").unwrap();
+        assert_ne!(unread_bytes(ours.as_fd()).unwrap(), 0);
+        let mut buffer = [0; 4];
+        theirs.read_exact(&mut buffer).unwrap();
+        assert_eq!(unread_bytes(ours.as_fd()).unwrap(), 0);
     }
 
     #[test]
