@@ -8,7 +8,7 @@ use db::Db;
 use ipnet::Ipv4Net;
 
 /// Ethernet's MTU in bytes, as dockerd's default.
-pub(crate) const MTU_BYTES: u32 = 1500;
+pub const MTU_BYTES: u32 = 1500;
 
 /// A range of addresses that bridges take their subnets from.
 #[derive(Debug, Clone, PartialEq, Eq)]

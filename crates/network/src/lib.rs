@@ -25,7 +25,7 @@ pub use attachment::{
     Attachment, Endpoint, EndpointRecord, Forward, HostPort, Mac, PortRequest, Protocol,
     PublishedPort,
 };
-pub use config::{Config, Lookup, Names, Pool, default_pools};
+pub use config::{Config, Lookup, MTU_BYTES, Names, Pool, default_pools};
 pub use error::{Error, Holder};
 pub use files::{Dns, Servers, host_resolv_conf, hosts_file, resolv_conf};
 pub use ipnet::Ipv4Net;

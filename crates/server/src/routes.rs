@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use crate::handlers::{containers, exec, images, streams, system, volumes};
+use crate::handlers::{containers, exec, images, networks, streams, system, volumes};
 use crate::route::Action::{Change, NeverSwarm, NoManager, NoSwarm, NotYet, Run};
 use crate::route::Verb::{Delete, Get, Head, Post, Put};
 use crate::route::{Action, Coverage, Route, Verb};
@@ -82,13 +82,13 @@ static ROUTES: &[Route] = &[
     route(Post, "/build/cancel", 39, NotYet),
     route(Post, "/commit", 12, NotYet),
     // Networks
-    route(Get, "/networks", 21, NotYet),
-    route(Get, "/networks/", 21, NotYet),
+    route(Get, "/networks", 21, Run(networks::list)),
+    route(Get, "/networks/", 21, Run(networks::list)),
     route(Post, "/networks/create", 21, NotYet),
     route(Post, "/networks/prune", 25, NotYet),
     route(Post, "/networks/{id}/connect", 21, NotYet),
     route(Post, "/networks/{id}/disconnect", 21, NotYet),
-    route(Get, "/networks/{id}", 21, NotYet),
+    route(Get, "/networks/{id}", 21, Run(networks::inspect)),
     route(Delete, "/networks/{id}", 21, NotYet),
     // Volumes
     route(Get, "/volumes", 21, Run(volumes::list)),

@@ -9,6 +9,7 @@
 
 mod ports;
 pub(crate) mod render;
+mod shown;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -42,10 +43,17 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// dockerd's words before what went wrong with a container's network.
 const FAILED: &str = "failed to set up container networking";
 
+/// What clients know a network by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Identity {
+    id: String,
+    created_ns: i64,
+}
+
 /// The networks; one per engine.
 pub(crate) struct Networks {
-    /// Ids by name.
-    ids: BTreeMap<String, String>,
+    /// By name.
+    ids: BTreeMap<String, Identity>,
     bridge: Bridge,
     ready: Mutex<VecDeque<Namespace>>,
     taken: Notify,
@@ -109,7 +117,7 @@ impl Networks {
 
     /// The id of a network of its own kind; empty for another container's.
     pub(crate) fn id(&self, name: &str) -> &str {
-        self.ids.get(name).map_or("", String::as_str)
+        self.ids.get(name).map_or("", |known| known.id.as_str())
     }
 
     /// What the user should know.
@@ -273,11 +281,14 @@ pub(crate) async fn refill(engine: Arc<Inner>) {
 }
 
 /// The ids, made at the first start of all.
-fn ids(db: &Db) -> Result<BTreeMap<String, String>, Error> {
-    let known = |connection: &db::rusqlite::Connection| -> Result<BTreeMap<String, String>, Error> {
-        let mut statement = connection.prepare("SELECT name, id FROM network")?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+fn ids(db: &Db) -> Result<BTreeMap<String, Identity>, Error> {
+    let known = |connection: &db::rusqlite::Connection| -> Result<_, Error> {
+        let mut statement = connection.prepare("SELECT name, id, created_ns FROM network")?;
+        let rows = statement.query_map([], |row| {
+            let (id, created_ns) = (row.get(1)?, row.get(2)?);
+            Ok((row.get(0)?, Identity { id, created_ns }))
+        })?;
+        Ok(rows.collect::<Result<BTreeMap<String, _>, _>>()?)
     };
     let found = db.read(known)?;
     if PREDEFINED.iter().all(|(name, _)| found.contains_key(*name)) {
