@@ -21,6 +21,8 @@ pub enum Class {
     Unauthorized,
     /// Who is asking may not (403).
     Forbidden,
+    /// A registry wants fewer requests (429).
+    TooManyRequests,
     /// Not now, or not by this engine (503).
     Unavailable,
     /// Part of the API that is not there (501).
@@ -157,12 +159,20 @@ impl From<registry::pull::Error> for Error {
                 Class::NotFound
             }
             Pull::Manifest(image::manifest::ManifestError::NoMatch { .. }) => Class::NotFound,
-            Pull::LoginRefused { .. } | Pull::Remote(Remote::Denied { .. }) => Class::Unauthorized,
+            Pull::LoginRefused { .. }
+            | Pull::TokenRefused { .. }
+            | Pull::Remote(Remote::Denied { .. }) => Class::Unauthorized,
             Pull::OperatingSystem(_) => Class::InvalidParameter,
+            Pull::Remote(Remote::TooManyRequests { .. }) => Class::TooManyRequests,
             Pull::Remote(_)
             | Pull::Unreachable { .. }
             | Pull::Manifest(_)
             | Pull::RootFs { .. }
+            | Pull::Configuration(_)
+            | Pull::ConfigurationDigest(_)
+            | Pull::NoConfiguration(_)
+            | Pull::LoginFailed { .. }
+            | Pull::UnknownBlob(_)
             | Pull::Verification(_)
             | Pull::Store(_)
             | Pull::Gone(_)

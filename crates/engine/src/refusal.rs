@@ -39,6 +39,7 @@ pub(crate) fn into_error(refusal: Refusal, verb: Verb, name: &str, container: &C
         | Class::Conflict
         | Class::Unauthorized
         | Class::Forbidden
+        | Class::TooManyRequests
         | Class::Unavailable
         | Class::NotImplemented
         | Class::Internal => error.wrap(&format!("{context}: {name}")),

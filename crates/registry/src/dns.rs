@@ -33,10 +33,12 @@ const FILE_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The servers say that there is no such name (or no address for it).
-    #[error("lookup {name}: no such host")]
+    #[error("lookup {name} on {server}: no such host")]
     NoSuchHost {
         /// What was asked for.
         name: String,
+        /// Who says so.
+        server: SocketAddr,
     },
     /// The name cannot be asked for.
     #[error("lookup {name}: not a host name")]
@@ -99,14 +101,17 @@ impl Resolver {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
         let servers = parse_resolv_conf(&read(&self.resolv_conf));
+        let mut denied = None;
         for candidate in candidates(name, &servers) {
             match self.ask_all(&candidate, &servers).await {
-                Err(Error::NoSuchHost { .. }) => {}
+                Err(Error::NoSuchHost { server, .. }) => denied = Some(server),
                 other => return other,
             }
         }
-        Err(Error::NoSuchHost {
-            name: name.to_owned(),
+        let name = name.to_owned();
+        Err(match denied {
+            Some(server) => Error::NoSuchHost { name, server },
+            None => Error::BadName { name },
         })
     }
 
@@ -124,9 +129,8 @@ impl Resolver {
                 (Ok(mut found), Ok(more)) => {
                     found.extend(more);
                     if found.is_empty() {
-                        return Err(Error::NoSuchHost {
-                            name: name.to_owned(),
-                        });
+                        let name = name.to_owned();
+                        return Err(Error::NoSuchHost { name, server });
                     }
                     return Ok(found);
                 }
@@ -427,7 +431,12 @@ mod tests {
     async fn a_missing_name_and_a_broken_server_are_two_errors() {
         let missing = serve(|packet, _| *packet.rcode_mut() = simple_dns::RCODE::NameError).await;
         let error = missing.lookup("nope.example.com").await.unwrap_err();
-        assert_eq!(error.to_string(), "lookup nope.example.com: no such host");
+        let text = error.to_string();
+        assert!(
+            text.starts_with("lookup nope.example.com on 127.0.0.1:")
+                && text.ends_with(": no such host"),
+            "{text}"
+        );
         let broken =
             serve(|packet, _| *packet.rcode_mut() = simple_dns::RCODE::ServerFailure).await;
         assert!(matches!(

@@ -82,6 +82,24 @@ pub enum Error {
         #[source]
         source: remote::Error,
     },
+    /// The token server does not accept the credentials of a pull; the text is Docker's.
+    #[error("Head \"{url}\": {source}")]
+    TokenRefused {
+        /// The manifest that was asked for.
+        url: String,
+        /// The server's words.
+        #[source]
+        source: remote::Error,
+    },
+    /// A login that came through and was refused all the same; the text is Docker's.
+    #[error("login attempt to {url} failed with status: 401 Unauthorized")]
+    LoginFailed {
+        /// What was asked for.
+        url: String,
+        /// The registry's words.
+        #[source]
+        source: remote::Error,
+    },
     /// The manifest or index is malformed, or there is none for this machine.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -98,6 +116,18 @@ pub enum Error {
     /// The image is for another system.
     #[error("image operating system {0:?} cannot be used on this platform")]
     OperatingSystem(String),
+    /// The configuration is not to be had, or not what its digest names; the text is Docker's.
+    #[error("error pulling image configuration: {0}")]
+    Configuration(Box<Error>),
+    /// As [`Error::UnknownBlob`], of a configuration.
+    #[error("download failed after attempts=1: unknown blob")]
+    NoConfiguration(#[source] remote::Error),
+    /// As [`Error::Verification`], of a configuration.
+    #[error("image config verification failed for digest {0}")]
+    ConfigurationDigest(Digest),
+    /// The registry has no such blob, though its manifest names it; the text is Docker's.
+    #[error("unknown blob")]
+    UnknownBlob(#[source] remote::Error),
     /// A blob is not what its digest names, or longer than announced.
     #[error("filesystem layer verification failed for digest {0}")]
     Verification(Digest),
@@ -180,6 +210,11 @@ impl Puller {
                     return Ok(pulled);
                 }
                 Err(error) if tries.goes_on(&remote, &error) => tries.last = Some((remote, error)),
+                Err(error @ remote::Error::Digest { .. }) => {
+                    // dockerd has said what it pulls before it looks at what came.
+                    begin(progress, &reference, reference.digest()).await?;
+                    return Err(error.into());
+                }
                 Err(error) => return Err(tries.explain(&reference, &remote, error)),
             }
         }
@@ -244,19 +279,17 @@ impl Puller {
         progress: &Sender<Progress>,
     ) -> Result<Pulled, Error> {
         let from = document.digest.clone();
-        let tag = reference
-            .tag()
-            .map_or_else(|| from.to_string(), str::to_owned);
-        tell(
-            progress,
-            Some(tag),
-            format!("Pulling from {}", reference.path()),
-        )
-        .await?;
+        // What is no manifest at all is refused before a word was said.
+        parsed(&document)?;
+        begin(progress, reference, Some(&from)).await?;
         let lease = Arc::new(self.store.lease());
         self.keep(&lease, &document).await?;
         let (manifest_digest, manifest) = self.choose(&lease, remote, document, request).await?;
-        let config = self.configuration(&lease, remote, &manifest).await?;
+        let config = self.configuration(&lease, remote, &manifest).await;
+        let config = config.map_err(|error| match error {
+            Error::Gone(_) | Error::Store(_) | Error::Worker => error,
+            other => Error::Configuration(Box::new(other)),
+        })?;
         if config.rootfs.diff_ids.len() != manifest.layers.len() {
             let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
             return Err(Error::RootFs { layers, diff_ids });
@@ -277,8 +310,14 @@ impl Puller {
             names,
         };
         let known = before.as_ref() == Some(&id);
-        self.layers(lease, Arc::clone(remote), manifest, image, progress)
-            .await?;
+        let layers = self.layers(lease, Arc::clone(remote), manifest, image, progress);
+        layers.await.map_err(|error| match error {
+            Error::Remote(source @ remote::Error::Denied { .. }) => Error::Denied {
+                name: reference.familiar_name(),
+                source,
+            },
+            other => other,
+        })?;
         tell(progress, None, format!("Digest: {from}")).await?;
         Ok(Pulled {
             id,
@@ -324,6 +363,16 @@ impl Puller {
         settings: &Settings,
     ) -> Result<(), Error> {
         let host = endpoint::host_name(domain);
+        // A name without a password is nobody's, as for Docker.
+        let nobody = Credentials::default();
+        let credentials = if credentials.password.is_empty()
+            && credentials.identity_token.is_empty()
+            && credentials.registry_token.is_empty()
+        {
+            &nobody
+        } else {
+            credentials
+        };
         let addresses = self.resolver.lookup(host).await.unwrap_or_default();
         let endpoints = endpoint::endpoints(domain, &addresses, settings);
         let mut tries = Tries {
@@ -352,9 +401,7 @@ impl Puller {
     ) -> Result<(Digest, Manifest), Error> {
         let platform = request.platform.clone().unwrap_or_else(Platform::host);
         for _ in 0..manifest::INDEX_DEPTH_MAX {
-            let served_as =
-                (!document.media_type.is_empty()).then_some(document.media_type.as_str());
-            match manifest::Document::parse(&document.bytes, served_as)? {
+            match parsed(&document)? {
                 manifest::Document::Manifest(manifest) => return Ok((document.digest, manifest)),
                 manifest::Document::Index(index) => {
                     let chosen = index.choose(&platform)?;
@@ -392,12 +439,20 @@ impl Puller {
         let bytes = match known {
             Some(bytes) => bytes,
             None => {
-                let blob = remote.blob(&digest, 0).await?;
+                let blob = remote.blob(&digest, 0).await;
+                let blob = blob.map_err(|error| match unknown_blob(error) {
+                    Error::UnknownBlob(source) => Error::NoConfiguration(source),
+                    other => other,
+                })?;
                 let bytes = transport::document(blob.body)
                     .await
                     .map_err(remote::Error::from)?;
                 let (store, held) = (self.store.clone(), Arc::clone(lease));
-                blocking(move || put(&store, &held, &digest, &bytes).map(|()| bytes)).await?
+                let put = blocking(move || put(&store, &held, &digest, &bytes).map(|()| bytes));
+                put.await.map_err(|error| match error {
+                    Error::Verification(digest) => Error::ConfigurationDigest(digest),
+                    other => other,
+                })?
             }
         };
         Ok(ImageConfig::parse(&bytes)?)
@@ -442,6 +497,31 @@ impl Puller {
         let downloaded = downloads.run(missing, &unpacking).await;
         unpacking.end(downloaded).await
     }
+}
+
+/// A manifest or index as what it says it is.
+fn parsed(document: &Document) -> Result<manifest::Document, ManifestError> {
+    let served_as = (!document.media_type.is_empty()).then_some(document.media_type.as_str());
+    manifest::Document::parse(&document.bytes, served_as)
+}
+
+/// A blob that is missing is no missing image.
+fn unknown_blob(error: remote::Error) -> Error {
+    match error {
+        remote::Error::NotFound { .. } => Error::UnknownBlob(error),
+        other => other.into(),
+    }
+}
+
+/// The first line of a pull.
+async fn begin(
+    progress: &Sender<Progress>,
+    reference: &Reference,
+    digest: Option<&Digest>,
+) -> Result<(), Gone> {
+    let name = reference.tag().or(digest.map(Digest::as_str));
+    let status = format!("Pulling from {}", reference.path());
+    tell(progress, name.map(str::to_owned), status).await
 }
 
 /// Writes a small blob and verifies its digest.
@@ -522,13 +602,21 @@ impl Tries {
                 name: reference.familiar_name(),
                 source,
             },
+            source @ remote::Error::TokenDenied { .. } => Error::TokenRefused {
+                url: remote.manifest_url(reference),
+                source,
+            },
             other => self.unreachable(remote, other),
         }
     }
 
     fn login_failed(&self, remote: &Remote, source: remote::Error) -> Error {
         match source {
-            remote::Error::Denied { .. } => Error::LoginRefused {
+            remote::Error::TokenDenied { .. } => Error::LoginRefused {
+                url: remote.endpoint().url(""),
+                source,
+            },
+            remote::Error::Denied { .. } => Error::LoginFailed {
                 url: remote.endpoint().url(""),
                 source,
             },

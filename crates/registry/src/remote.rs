@@ -59,6 +59,14 @@ pub enum Error {
         /// Its words.
         message: String,
     },
+    /// The token server does not accept our credentials.
+    #[error("{code}: {message}", code = words(code))]
+    TokenDenied {
+        /// Its error code, such as `UNAUTHORIZED`.
+        code: String,
+        /// Its words.
+        message: String,
+    },
     /// The registry wants fewer requests.
     #[error("toomanyrequests: {message}")]
     TooManyRequests {
@@ -67,6 +75,9 @@ pub enum Error {
         /// What `Retry-After` says, in seconds.
         retry_after_s: Option<u64>,
     },
+    /// The registry refuses without saying why in its own terms.
+    #[error("unknown: {0}")]
+    Unknown(String),
     /// Any other status.
     #[error("received unexpected HTTP status: {0}")]
     Status(StatusCode),
@@ -82,7 +93,7 @@ pub enum Error {
         why: &'static str,
     },
     /// What came is not what its digest names.
-    #[error("manifest verification failed for digest {expected}: the registry sent {found}")]
+    #[error("manifest verification failed for digest {expected}")]
     Digest {
         /// What was asked for.
         expected: Digest,
@@ -114,6 +125,8 @@ impl Error {
             }
             Self::NotFound { .. }
             | Self::Denied { .. }
+            | Self::TokenDenied { .. }
+            | Self::Unknown(_)
             | Self::Token(_)
             | Self::Realm { .. }
             | Self::Digest { .. }
@@ -198,6 +211,17 @@ impl Remote {
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Where the manifest of a reference is; without tag and digest, the list of tags.
+    #[must_use]
+    pub fn manifest_url(&self, reference: &image::Reference) -> String {
+        let rest = match (reference.digest(), reference.tag()) {
+            (Some(digest), _) => format!("manifests/{digest}"),
+            (None, Some(tag)) => format!("manifests/{tag}"),
+            (None, None) => "tags/list".to_owned(),
+        };
+        self.endpoint.url(&format!("{}/{rest}", self.path))
     }
 
     /// The manifest or index behind a tag or digest.
@@ -408,7 +432,10 @@ impl Remote {
             .response;
         let status = answer.status();
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-            return Err(failure(answer).await);
+            return Err(match failure(answer).await {
+                Error::Denied { code, message } => Error::TokenDenied { code, message },
+                other => other,
+            });
         }
         auth::token(&transport::document(answer.into_body()).await?).ok_or(Error::Token(status))
     }
@@ -494,14 +521,46 @@ struct ErrorItem {
     message: String,
 }
 
+/// The error of an answer in nobody's terms: as Docker, what it says is all that is known.
+fn unexplained(status: StatusCode, bytes: &[u8], retry_after_s: Option<u64>) -> Error {
+    let end = bytes.len().min(WORDS_BYTES_MAX);
+    let message = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let denied = |code: &str, message| Error::Denied {
+        code: code.to_owned(),
+        message,
+    };
+    match status {
+        StatusCode::UNAUTHORIZED => denied("UNAUTHORIZED", message),
+        StatusCode::FORBIDDEN => denied("DENIED", message),
+        StatusCode::TOO_MANY_REQUESTS => Error::TooManyRequests {
+            message,
+            retry_after_s,
+        },
+        // These two mean something to a download.
+        StatusCode::REQUEST_TIMEOUT | StatusCode::RANGE_NOT_SATISFIABLE => Error::Status(status),
+        _ => Error::Unknown(message),
+    }
+}
+
+/// Bytes of a refusal that is no JSON which are shown.
+const WORDS_BYTES_MAX: usize = 1024;
+
 /// Reads the error of an answer (OCI distribution-spec, "Error Codes").
 async fn failure(answer: Response<Incoming>) -> Error {
     let status = answer.status();
     let retry_after_s = text(answer.headers(), &header::RETRY_AFTER).parse().ok();
+    let kind = text(answer.headers(), &header::CONTENT_TYPE);
     let bytes = transport::document(answer.into_body())
         .await
         .unwrap_or_default();
+    let is_json = kind
+        .split(';')
+        .next()
+        .is_some_and(|kind| matches!(kind.trim(), "application/json" | "application/vnd.api+json"));
     let body: ErrorBody = serde_json::from_slice(&bytes).unwrap_or_default();
+    if !is_json && body.errors.is_empty() && status.is_client_error() {
+        return unexplained(status, &bytes, retry_after_s);
+    }
     let item = body.errors.into_iter().next().unwrap_or_default();
     let message = if item.message.is_empty() {
         words(status.canonical_reason().unwrap_or("unknown"))

@@ -79,6 +79,7 @@ pub(crate) fn status(class: Class) -> StatusCode {
         Class::NotModified => StatusCode::NOT_MODIFIED,
         Class::Unauthorized => StatusCode::UNAUTHORIZED,
         Class::Forbidden => StatusCode::FORBIDDEN,
+        Class::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
         Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Class::NotImplemented => StatusCode::NOT_IMPLEMENTED,
         Class::Internal => StatusCode::INTERNAL_SERVER_ERROR,
