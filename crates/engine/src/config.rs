@@ -82,6 +82,8 @@ impl Bridge {
 /// Settings for containers that do not say; replaced whole by a reload.
 #[derive(Clone, Debug)]
 pub struct Defaults {
+    /// Whether `info` says that the daemon debugs (`--debug`).
+    pub debug: bool,
     /// Log driver (`--log-driver`).
     pub log_driver: String,
     /// Options of the log driver (`--log-opt`).
@@ -177,6 +179,7 @@ const POOL_SIZE: usize = 4;
 impl Default for Defaults {
     fn default() -> Self {
         Self {
+            debug: false,
             log_driver: "json-file".to_owned(),
             log_options: BTreeMap::new(),
             shm_size_bytes: SHM_BYTES,

@@ -16,11 +16,12 @@ use crate::definition::Machine;
 use crate::events::Journal;
 use crate::exec::Execs;
 use crate::index::Index;
+use crate::info::Kernel;
 use crate::networks::Networks;
 use crate::pool::Pool;
 use crate::{
-    Class, Config, ContainerId, Defaults, Definition, Error, adopt, host, launch, networks, sweep,
-    volumes,
+    Class, Config, ContainerId, Defaults, Definition, Error, adopt, events, host, launch, networks,
+    sweep, volumes,
 };
 
 /// How long the lock of a daemon that was just killed is waited for: a child that it was starting has a copy
@@ -103,9 +104,26 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Replaces the settings for containers that do not say. Those that exist keep theirs.
-    pub fn reload(&self, defaults: Defaults) {
+    /// Replaces the settings for containers that do not say, and journals that. Those that exist keep theirs.
+    ///
+    /// # Errors
+    /// Internal when the event cannot be recorded; the settings are replaced all the same.
+    pub fn reload(&self, defaults: Defaults) -> Result<(), Error> {
+        let list = |words: &[String]| serde_json::to_string(words).unwrap_or_default();
+        let attributes = [
+            ("debug", defaults.debug.to_string()),
+            ("default-ipc-mode", defaults.ipc_mode.clone()),
+            ("default-shm-size", defaults.shm_size_bytes.to_string()),
+            ("insecure-registries", list(defaults.registries.insecure())),
+            ("labels", list(&defaults.labels)),
+            ("live-restore", true.to_string()),
+            ("name", Kernel::read().hostname),
+            ("registry-mirrors", list(defaults.registries.mirrors())),
+        ];
+        let attributes = attributes.map(|(key, value)| (key.to_owned(), value));
         self.inner.defaults.store(Arc::new(defaults));
+        let event = events::event("daemon", "reload", &self.inner.id, attributes.into());
+        self.inner.journal.append(vec![event])
     }
 
     /// Stops the engine; containers go on running, and the next engine on this data root adopts them.
@@ -224,6 +242,11 @@ impl Inner {
         tracing::warn!("{text}");
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
         findings.push(format!("WARNING: {text}"));
+    }
+
+    /// How many futures run beside everything else.
+    pub(crate) fn tasks_under_way(&self) -> usize {
+        self.tasks.len()
     }
 
     /// Runs a future beside everything else; the shutdown waits for it (bounded).

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use network::{Dns, Servers};
 use runtime::cgroup::{self, CgroupPath};
 use runtime::{Overlay, Rootfs, oci, seccomp};
-use shim::protocol::{self, LOG_FILES_DEFAULT, LOG_SIZE_DEFAULT_BYTES, Log, Size};
+use shim::protocol::{self, Size};
 
 use crate::definition::Definition;
 use crate::open::Inner;
 use crate::spec::{self, Peer, Place};
 use crate::state::Attached;
-use crate::{ContainerId, Error, Snapshot, files, launch, lookup, volumes};
+use crate::{ContainerId, Error, Snapshot, files, launch, log_file, lookup, volumes};
 
 /// What a shim is told, and the network namespace that goes with it.
 pub(crate) struct Prepared {
@@ -42,6 +42,10 @@ pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Er
         )
     })?;
     let directory = engine.config.container_dir(id);
+    let log = log_file::settings(definition, &snapshot.name, &directory).map_err(|why| {
+        let words = "failed to create task for container: failed to initialize logging driver";
+        Error::new(crate::Class::Internal, format!("{words}: {why}"))
+    })?;
     let peers = peers(engine, definition)?;
     let sources = volumes::sources(engine, definition)?;
     let place = Place {
@@ -79,7 +83,7 @@ pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Er
         stdin: definition.config.open_stdin,
         stdin_once: definition.config.stdin_once,
         size: terminal_size(height, width),
-        log: log(engine, definition),
+        log,
         cgroup,
         netns: given.netns.is_some(),
         forwards: given.forwards,
@@ -218,112 +222,5 @@ fn dns(engine: &Inner, definition: &Definition) -> Dns {
             .collect(),
         search: own(&host.dns_search, &defaults.dns_search),
         options: own(&host.dns_options, &defaults.dns_options),
-    }
-}
-
-/// The log file; the `none` driver has none. What remote drivers send is read from the same file.
-fn log(engine: &Inner, definition: &Definition) -> Option<Log> {
-    let settings = &definition.host_config.log_config;
-    if settings.r#type == "none" {
-        return None;
-    }
-    let none = BTreeMap::new();
-    let options = settings.config.as_ref().unwrap_or(&none);
-    let id = &definition.id;
-    let max_size_bytes = match options.get("max-size").map(String::as_str) {
-        None => Some(LOG_SIZE_DEFAULT_BYTES),
-        Some("-1") => None,
-        Some(size) => human_size(size).or(Some(LOG_SIZE_DEFAULT_BYTES)),
-    };
-    let max_files = options
-        .get("max-file")
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(match options.contains_key("max-size") {
-            // dockerd's default once a size is given.
-            true => 1,
-            false => LOG_FILES_DEFAULT,
-        });
-    Some(Log {
-        path: engine
-            .config
-            .container_dir(id)
-            .join(format!("{id}-json.log")),
-        max_size_bytes,
-        max_files,
-        attributes: log_attributes(options, definition),
-    })
-}
-
-/// The attributes that `labels` and `env` select (moby `loggerutils`, `ExtraAttributes`).
-fn log_attributes(
-    options: &BTreeMap<String, String>,
-    definition: &Definition,
-) -> BTreeMap<String, String> {
-    let mut attributes = BTreeMap::new();
-    let config = &definition.config;
-    let names = |option| options.get(option).map(String::as_str).unwrap_or_default();
-    for label in names("labels").split(',') {
-        let value = config.labels.as_ref().and_then(|labels| labels.get(label));
-        if let Some(value) = value {
-            attributes.insert(label.to_owned(), value.clone());
-        }
-    }
-    for wanted in names("env").split(',') {
-        let mut variables = config.env.iter().flatten();
-        let value = variables.find_map(|variable| {
-            let (name, value) = variable.split_once('=')?;
-            (name == wanted).then_some(value)
-        });
-        if let Some(value) = value {
-            attributes.insert(wanted.to_owned(), value.to_owned());
-        }
-    }
-    attributes
-}
-
-/// Reads `10m`, `1.5GB`, `500`: decimal units, as go-units' `FromHumanSize`.
-fn human_size(text: &str) -> Option<u64> {
-    let text = text.trim().to_ascii_lowercase();
-    let text = text.strip_suffix('b').unwrap_or(&text);
-    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
-    let factor: u64 = match &text[digits.len()..] {
-        "" => 1,
-        "k" => 1_000,
-        "m" => 1_000_000,
-        "g" => 1_000_000_000,
-        "t" => 1_000_000_000_000,
-        _ => return None,
-    };
-    let digits = digits.trim_end();
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let whole = whole.parse::<u64>().ok()?.checked_mul(factor)?;
-    if fraction.is_empty() {
-        return Some(whole);
-    }
-    let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    let part = fraction.parse::<u64>().ok()?.checked_mul(factor)? / scale;
-    whole.checked_add(part)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_decimal() {
-        let table = [
-            ("500", Some(500)),
-            ("10m", Some(10_000_000)),
-            ("10MB", Some(10_000_000)),
-            ("1.5g", Some(1_500_000_000)),
-            ("2k", Some(2_000)),
-            ("", None),
-            ("m", None),
-            ("1x", None),
-            ("99999999999t", None),
-        ];
-        for (text, expected) in table {
-            assert_eq!(human_size(text), expected, "{text}");
-        }
     }
 }

@@ -17,7 +17,7 @@ use crate::inspect::Paths;
 use crate::list::{Lookups, View};
 use crate::logs::{Form, Logs};
 use crate::networks::render;
-use crate::{Class, Container, Engine, Error, Status, events, info, inspect, list, top};
+use crate::{Class, Container, Engine, Error, Status, events, info, inspect, list, log_file, top};
 
 /// The Docker release whose behaviour is matched; clients read it as the server's version.
 const DOCKER_RELEASE: &str = "28.5.2";
@@ -165,9 +165,12 @@ impl Engine {
                 "configured logging driver does not support reading",
             ));
         }
+        let directory = self.config().container_dir(container.id());
+        // As dockerd, which makes the driver to read with it: what could not start cannot be read either.
+        log_file::settings(&snapshot.definition, &snapshot.name, &directory)
+            .map_err(|why| Error::new(Class::Internal, why))?;
         let tty = snapshot.definition.config.tty;
         let form = if tty { Form::Raw } else { Form::Frames };
-        let directory = self.config().container_dir(container.id());
         let path = directory.join(format!("{}-json.log", container.id()));
         let logs = Logs::open(&path, options, form, Box::pin(ended(container)))
             .map_err(|source| Error::internal("watch the log", source))?;
@@ -210,7 +213,7 @@ impl Engine {
             version: DOCKER_RELEASE,
             config: self.config(),
             defaults: &defaults,
-            debug: false,
+            debug: defaults.debug,
             mirrors: defaults.registries.mirrors(),
             insecure: defaults.registries.insecure(),
             warnings: &warnings,

@@ -50,7 +50,13 @@ pub(super) fn check(log: &mut LogConfig, defaults: &Defaults) -> Result<(), Erro
                 "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
             ));
         }
-        "" | "blocking" | "non-blocking" => {}
+        "" | "blocking" | "non-blocking" => {
+            if let Some(size) = options.get("max-buffer-size") {
+                crate::log_file::human_size(size).map_err(|why| {
+                    Error::invalid(format!("error parsing option max-buffer-size: {why}"))
+                })?;
+            }
+        }
         other => {
             return Err(Error::invalid(format!(
                 "logger: logging mode not supported: {other}"
@@ -61,6 +67,9 @@ pub(super) fn check(log: &mut LogConfig, defaults: &Defaults) -> Result<(), Erro
         .keys()
         .find(|key| !known.contains(&key.as_str()) && !COMMON.contains(&key.as_str()));
     match unknown {
+        Some(key) if log.r#type == "local" => Err(Error::invalid(format!(
+            "unknown log opt '{key}' for log driver local"
+        ))),
         Some(key) => Err(Error::invalid(format!(
             "unknown log opt '{key}' for {} log driver",
             log.r#type

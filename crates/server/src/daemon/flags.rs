@@ -308,7 +308,7 @@ pub(super) fn from_file(text: &str) -> Result<Values, String> {
     let parsed = api::go::parse(text.as_bytes()).map_err(invalid)?;
     let Json::Object(object) = parsed else {
         return Err(format!(
-            "invalid JSON: json: cannot unmarshal {} into Go value of type config.Config",
+            "invalid JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
             kind(&parsed)
         ));
     };
@@ -347,12 +347,24 @@ fn file_value(flag: &Flag, value: &Json) -> Result<Value, String> {
     match (flag.kind, value) {
         (Switch, Json::Bool(value)) => Ok(Value::Switch(*value)),
         (Text, Json::String(value)) => Ok(Value::Text(value.clone())),
-        // Sizes may stand as numbers.
-        (Text, Json::Number(value)) => Ok(Value::Text(value.to_string())),
+        // A size may stand as a number.
+        (Text, Json::Number(value)) if flag.key == "default-shm-size" => {
+            Ok(Value::Text(value.to_string()))
+        }
         (Number, Json::Number(value)) if value.is_i64() => {
             Ok(Value::Number(value.as_i64().unwrap_or_default()))
         }
         (List, Json::Array(values)) => Ok(Value::List(values.iter().map(text).collect())),
+        (Map, Json::Object(values)) if flag.key == "log-opts" => {
+            let options = values.iter().map(|(name, value)| match value {
+                Json::String(text) => Ok((name.clone(), text.clone())),
+                other => Err(format!(
+                    "invalid JSON: json: cannot unmarshal {} into Go struct field Config.log-opts.{name} of type string",
+                    kind(other)
+                )),
+            });
+            options.collect::<Result<_, _>>().map(Value::Map)
+        }
         (Map, Json::Object(values)) => Ok(Value::Map(
             values
                 .iter()

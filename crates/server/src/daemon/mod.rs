@@ -7,6 +7,7 @@ mod flags;
 mod hosts;
 mod lines;
 mod pidfile;
+mod report;
 mod settings;
 
 #[cfg(test)]
@@ -375,16 +376,21 @@ impl Reloading {
             Err(error) => return tracing::error!("{error}"),
         };
         self.app.set_gate(settings.gate);
-        self.engine.reload(settings.defaults);
+        if let Err(error) = self.engine.reload(settings.defaults) {
+            tracing::error!(error = error.message, "the reload is not in the journal");
+        }
         if let Err(error) = self.level.reload(LevelFilter::from_level(settings.level)) {
             tracing::error!(%error, "the log level stays as it was");
         }
     }
 }
 
-/// The signals that the daemon obeys: SIGHUP reloads, SIGTERM and SIGINT stop it; containers go on.
+/// The signals that the daemon obeys: SIGHUP reloads, SIGUSR1 reports, SIGTERM and SIGINT stop it, SIGQUIT does after
+/// a report; containers go on.
 struct Signals {
     hang_up: Signal,
+    report: Signal,
+    quit: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -394,6 +400,8 @@ impl Signals {
         let listen = |kind| signal(kind).map_err(|error| format!("listen for signals: {error}"));
         Ok(Self {
             hang_up: listen(SignalKind::hangup())?,
+            report: listen(SignalKind::user_defined1())?,
+            quit: listen(SignalKind::quit())?,
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
         })
@@ -404,6 +412,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
         }
     }
 
@@ -411,6 +420,11 @@ impl Signals {
         loop {
             tokio::select! {
                 _ = self.hang_up.recv() => reloading.reload(),
+                _ = self.report.recv() => report::write(&reloading.engine),
+                _ = self.quit.recv() => {
+                    report::write(&reloading.engine);
+                    break;
+                }
                 _ = self.terminate.recv() => break,
                 _ = self.interrupt.recv() => break,
             }

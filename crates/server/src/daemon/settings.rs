@@ -1,6 +1,7 @@
 //! The daemon's settings: flags and file, checked and in their final types.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use engine::{Bridge, Config, Defaults};
@@ -77,6 +78,7 @@ impl Settings {
     /// In dockerd's words.
     pub(super) fn new(values: &Values) -> Result<Self, String> {
         let from = Source(values);
+        check(&from)?;
         let exec_root = from.path("exec-root", EXEC_ROOT);
         let hosts = from
             .list("host")
@@ -110,6 +112,58 @@ impl Settings {
             config.cgroup_parent.clone_from(parent);
         }
         config
+    }
+}
+
+/// What dockerd refuses though nothing here would fail over it.
+fn check(from: &Source<'_>) -> Result<(), String> {
+    for label in from.list("label") {
+        if !label.contains('=') {
+            return Err(format!("bad attribute format: {label}"));
+        }
+    }
+    let one_of = |name: &str, known: [&str; 2]| {
+        from.text(name)
+            .filter(|text| !text.is_empty() && !known.contains(&text.as_str()))
+    };
+    if let Some(mode) = one_of("default-ipc-mode", ["shareable", "private"]) {
+        return Err(format!(
+            "default IPC mode setting ({mode}) is invalid; use \"shareable\" or \"private\""
+        ));
+    }
+    if let Some(mode) = one_of("default-cgroupns-mode", ["host", "private"]) {
+        return Err(format!(
+            "invalid default cgroup namespace ({mode}): use \"host\" or \"private\""
+        ));
+    }
+    for (name, what) in [
+        ("max-concurrent-downloads", "max concurrent downloads"),
+        ("max-concurrent-uploads", "max concurrent uploads"),
+        ("max-download-attempts", "max download attempts"),
+    ] {
+        if let Some(Value::Number(number @ ..0)) = from.0.get(name) {
+            return Err(format!("invalid {what}: {number}"));
+        }
+    }
+    if let Some(bad) = from
+        .list("dns")
+        .iter()
+        .find(|text| text.parse::<IpAddr>().is_err())
+    {
+        return Err(format!("invalid IP address: {bad}"));
+    }
+    let is_domain = |text: &String| {
+        let label = |label: &str| {
+            !label.is_empty()
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        };
+        text == "." || text.trim_end_matches('.').split('.').all(label)
+    };
+    match from.list("dns-search").iter().find(|text| !is_domain(text)) {
+        Some(bad) => Err(format!("{bad} is not a valid domain")),
+        None => Ok(()),
     }
 }
 
@@ -158,6 +212,7 @@ fn defaults(from: &Source<'_>) -> Result<Defaults, String> {
     };
     let ulimits = from.map("default-ulimit");
     Ok(Defaults {
+        debug: from.switch("debug"),
         log_driver: from
             .text("log-driver")
             .unwrap_or_else(|| usual.log_driver.clone()),

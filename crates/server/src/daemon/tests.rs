@@ -150,8 +150,59 @@ fn the_file_has_dockers_keys_and_words() {
             "invalid JSON: json: cannot unmarshal string into Go struct field Config.mtu of type int",
         ),
         (r#"{"debug":"#, "invalid JSON: unexpected end of JSON input"),
+        (
+            "[]",
+            "invalid JSON: json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
+        (
+            r#"{"group":1}"#,
+            "invalid JSON: json: cannot unmarshal number into Go struct field Config.group of type string",
+        ),
+        (
+            r#"{"log-opts":{"max-size":10}}"#,
+            "invalid JSON: json: cannot unmarshal number into Go struct field Config.log-opts.max-size of type string",
+        ),
+        (
+            r#"{"registry-mirrors":"http://x"}"#,
+            "invalid JSON: json: cannot unmarshal string into Go struct field Config.registry-mirrors of type []string",
+        ),
     ] {
         assert_eq!(from_file(text).unwrap_err(), told);
+    }
+}
+
+/// Recorded from `dockerd --validate`, after its "merged configuration validation … failed: ".
+#[test]
+fn values_that_cannot_be_meant_are_refused() {
+    for (text, told) in [
+        (
+            r#"{"registry-mirrors":["foo"]}"#,
+            "invalid mirror: no scheme specified for \"foo\": must use either 'https://' or 'http://'",
+        ),
+        (r#"{"labels":["a"]}"#, "bad attribute format: a"),
+        (r#"{"log-level":"nope"}"#, "invalid logging level: nope"),
+        (r#"{"mtu":-5}"#, "invalid default MTU: -5"),
+        (
+            r#"{"default-ipc-mode":"x"}"#,
+            "default IPC mode setting (x) is invalid; use \"shareable\" or \"private\"",
+        ),
+        (
+            r#"{"default-cgroupns-mode":"x"}"#,
+            "invalid default cgroup namespace (x): use \"host\" or \"private\"",
+        ),
+        (
+            r#"{"max-concurrent-downloads":-1}"#,
+            "invalid max concurrent downloads: -1",
+        ),
+        (r#"{"dns-search":["a b"]}"#, "a b is not a valid domain"),
+        (r#"{"dns":["x"]}"#, "invalid IP address: x"),
+    ] {
+        let values = from_file(text).unwrap();
+        assert_eq!(
+            Settings::new(&values).err().as_deref(),
+            Some(told),
+            "{text}"
+        );
     }
 }
 
