@@ -8,6 +8,18 @@ const RULE: &str = "[a-zA-Z0-9][a-zA-Z0-9_.-]";
 #[error("Invalid container name ({0}), only {RULE} are allowed")]
 pub struct NameError(String);
 
+impl NameError {
+    /// The same about the name with a slash before it, as dockerd keeps it.
+    #[must_use]
+    pub fn slashed(self) -> Self {
+        if self.0.starts_with('/') {
+            self
+        } else {
+            Self(format!("/{}", self.0))
+        }
+    }
+}
+
 /// Checks a container's name and takes one leading slash off it.
 ///
 /// # Errors

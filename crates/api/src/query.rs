@@ -102,7 +102,11 @@ impl Query {
     /// A side of a terminal.
     ///
     /// # Errors
-    /// dockerd's text when it is no number of 0 … 65535.
+    /// dockerd's text when it is no number of 32 bits. The kernel's sides have 16: as dockerd, the upper half is lost.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what dockerd and runc do with a side that is too long"
+    )]
     pub fn terminal_side(&self, name: &str, side: &'static str) -> Result<u16, QueryError> {
         let text = self.get(name);
         let refused = |problem| QueryError::Resize {
@@ -110,7 +114,8 @@ impl Query {
             text: text.to_owned(),
             problem,
         };
-        u16::try_from(integer(text).map_err(refused)?).map_err(|_| refused(RANGE))
+        let wide = u32::try_from(integer(text).map_err(refused)?).map_err(|_| refused(RANGE))?;
+        Ok(wide as u16)
     }
 
     /// A point in time, `seconds[.fraction]`, or `None` when there is no value.
@@ -224,7 +229,8 @@ mod tests {
     /// Texts as dockerd 28.5.2 answered them.
     #[test]
     fn bad_numbers_have_gos_words() {
-        let query = Query::parse("t=x&big=99999999999999999999&h=-1&since=x&w=70000");
+        let query =
+            Query::parse("t=x&big=99999999999999999999&h=-1&since=x&w=99999999999&wide=70000");
         let number = |name| query.number(name).unwrap_err().to_string();
         assert_eq!(number("t"), r#"strconv.Atoi: parsing "x": invalid syntax"#);
         assert_eq!(
@@ -242,8 +248,9 @@ mod tests {
         );
         assert_eq!(
             side("w", "width"),
-            r#"invalid resize width "70000": value out of range"#
+            r#"invalid resize width "99999999999": value out of range"#
         );
+        assert_eq!(query.terminal_side("wide", "width"), Ok(4464));
         let time = query.time("since").unwrap_err().to_string();
         assert_eq!(time, r#"strconv.ParseInt: parsing "x": invalid syntax"#);
         assert_eq!(query.number("absent"), Ok(None));

@@ -12,7 +12,7 @@ use sys::signal::Signal;
 use crate::container::Container;
 use crate::refusal::{self, Verb};
 use crate::step::{Request, Stop, Timeout};
-use crate::{Engine, Error, lookup};
+use crate::{Class, Engine, Error, lookup};
 
 impl Engine {
     /// Finds a container by id, name or unique prefix of an id.
@@ -39,6 +39,23 @@ impl Engine {
     pub async fn stop(&self, name: &str, options: &StopOptions) -> Result<(), Error> {
         self.ask(name, Verb::Stop, Request::Stop(stop(options)))
             .await
+    }
+
+    /// Refuses to stop or restart a container with a signal that is none, as dockerd does: not before it is known that
+    /// a process would get it.
+    ///
+    /// # Errors
+    /// NotModified when a container to be stopped does not run, Internal with `reason` otherwise; nothing for a
+    /// container to be restarted that does not run.
+    pub fn refuse_signal(&self, name: &str, restart: bool, reason: &str) -> Result<(), Error> {
+        let container = self.container(name)?;
+        let context = match (restart, container.snapshot().status.is_running()) {
+            (true, false) => return Ok(()),
+            (true, true) => format!("Cannot restart container {name}"),
+            (false, true) => format!("cannot stop container: {name}"),
+            (false, false) => return Err(Error::not_modified("container is already stopped")),
+        };
+        Err(Error::new(Class::Internal, reason).wrap(&context))
     }
 
     /// Stops a container if it runs and starts it (`POST /containers/{id}/restart`).
@@ -80,6 +97,12 @@ impl Engine {
     /// # Errors
     /// Conflict when it runs and the removal has no force, or when it is being removed already.
     pub async fn remove(&self, name: &str, options: &RemoveOptions) -> Result<(), Error> {
+        if options.link {
+            self.container(name)?;
+            // Each container has the one name that it was given, and that is no link.
+            let text = "Conflict, cannot remove the default link name of the container";
+            return Err(Error::new(Class::Internal, text));
+        }
         let request = Request::Remove {
             force: options.force,
             volumes: options.volumes,
@@ -96,8 +119,9 @@ impl Engine {
             return Err(Error::invalid("Neither old nor new names may be empty"));
         }
         let container = self.container(name)?;
+        // dockerd looks at the name with its slash, and shows it so.
         let new_name: Arc<str> = api::name::container_name(new_name)
-            .map_err(Error::from)
+            .map_err(|error| Error::from(error.slashed()))
             .map_err(|error| error.wrap("Error when allocating new name"))?
             .into();
         if container.snapshot().name == new_name {
@@ -130,17 +154,18 @@ impl Engine {
         if !container.snapshot().status.has_process() {
             return Err(Error::conflict(format!("container {id} is not running")));
         }
-        container
-            .shim()
-            .call(&protocol::Request::Resize {
-                process: protocol::ProcessId::Init,
-                size: protocol::Size {
-                    width: size.width,
-                    height: size.height,
-                },
-            })
-            .await
-            .map_err(|error| error.into_error(&format!("cannot resize container {id}")))?;
+        let request = protocol::Request::Resize {
+            process: protocol::ProcessId::Init,
+            size: protocol::Size {
+                width: size.width,
+                height: size.height,
+            },
+        };
+        // As dockerd: a process without a terminal has no size, which is no error.
+        if container.snapshot().definition.config.tty {
+            let resized = container.shim().call(&request).await;
+            resized.map_err(|error| error.into_error(&format!("cannot resize container {id}")))?;
+        }
         self.journal_container(
             &container,
             "resize",

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::container::{CreateRequest, CreateResponse};
+use api::image::Platform;
 use api::options::CreateOptions;
+use image::manifest;
 use sys::clock::now_ns;
 
 use crate::definition::{self, Definition, Origin};
@@ -63,6 +65,9 @@ fn create(
     request: CreateRequest,
 ) -> Result<CreateResponse, Error> {
     let image = engine.images.resolve(&request.config.image)?;
+    if let Some(wanted) = &options.platform {
+        check_platform(&image, &request.config.image, wanted)?;
+    }
     let id =
         ContainerId::random().map_err(|source| Error::internal("make a container's id", source))?;
     let name = claim_name(engine, &options.name, &id)?;
@@ -71,6 +76,28 @@ fn create(
         engine.index.release(&name, &id);
     }
     made
+}
+
+/// dockerd's refusal of an image that was made for another machine than the request asks for.
+fn check_platform(image: &image::Image, name: &str, wanted: &Platform) -> Result<(), Error> {
+    let found = manifest::Platform {
+        architecture: image.config.architecture.clone(),
+        os: image.config.os.clone(),
+        variant: image.config.variant.clone(),
+        ..manifest::Platform::default()
+    };
+    let wanted = manifest::Platform {
+        architecture: wanted.architecture.clone(),
+        os: wanted.os.clone(),
+        variant: wanted.variant.clone(),
+        ..manifest::Platform::default()
+    };
+    if (&found.os, &found.architecture) == (&wanted.os, &wanted.architecture) {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "image with reference {name} was found but its platform ({found}) does not match the specified platform ({wanted})"
+    )))
 }
 
 fn make(

@@ -132,14 +132,19 @@ impl Exec {
         old
     }
 
+    /// As dockerd writes it: the program, a space, the arguments.
     fn command_line(&self) -> String {
-        self.config
+        let words: Vec<&str> = self
+            .config
             .cmd
             .iter()
             .flatten()
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(" ")
+            .map(String::as_str)
+            .collect();
+        match words.split_first() {
+            Some((program, arguments)) => format!("{program} {}", arguments.join(" ")),
+            None => String::new(),
+        }
     }
 
     /// Makes it start, once; else answers what it does. In one step: its exit may be told meanwhile.
@@ -302,6 +307,10 @@ impl Engine {
                 height: size.height,
             },
         };
+        // As dockerd: a process without a terminal has no size, which is no error.
+        if !exec.config.tty {
+            return Ok(());
+        }
         match exec.container.shim().call(&request).await {
             Ok(_) => Ok(()),
             Err(error) => Err(error.into_error("resize an exec's terminal")),

@@ -85,15 +85,9 @@ impl Engine {
     /// # Errors
     /// NotFound; InvalidParameter for a name that is none.
     pub async fn image_tag(&self, name: &str, repository: &str, tag: &str) -> Result<(), Error> {
-        let text = if tag.is_empty() {
-            repository.to_owned()
-        } else {
-            format!("{repository}:{tag}")
-        };
+        let reference = tag_reference(repository, tag)?;
         let (engine, name) = (self.clone(), name.to_owned());
         let work = move || {
-            let reference =
-                Reference::parse(&text).map_err(|error| Error::invalid(error.to_string()))?;
             let image = engine.images().resolve(&name)?;
             engine.images().tag(&image.id, &reference)?;
             let shown = reference.or_latest().familiar();
@@ -184,6 +178,26 @@ fn note(engine: &Engine, action: &str, id: &str, name: &str, image: Option<&imag
     if let Err(error) = engine.inner().journal.append(vec![event]) {
         tracing::warn!(image = id, action, %error, "an event is lost");
     }
+}
+
+/// The name that an image gets; `tag` replaces what the repository's name says.
+fn tag_reference(repository: &str, tag: &str) -> Result<Reference, Error> {
+    let invalid = |error: image::ReferenceError| Error::invalid(error.to_string());
+    let reference = Reference::parse(repository).map_err(invalid)?;
+    if reference.digest().is_some() {
+        return Err(Error::invalid("cannot import digest reference"));
+    }
+    let reference = if tag.is_empty() {
+        reference.or_latest()
+    } else {
+        reference.with_tag(tag).map_err(invalid)?
+    };
+    if reference.familiar_name() == "sha256" {
+        return Err(Error::invalid(
+            "refusing to create an ambiguous tag using digest algorithm as name",
+        ));
+    }
+    Ok(reference)
 }
 
 fn deleted(removed: Removed) -> DeleteResponse {

@@ -190,9 +190,9 @@ fn until(text: &str, now_ns: i64) -> Result<Time, Error> {
         return Ok(time);
     }
     let duration = api::time::parse_duration(text).ok_or_else(|| {
-        Error::invalid(format!(
-            "failed to parse value as time or duration: \"{text}\""
-        ))
+        // dockerd hands both of these through without a class.
+        let text = format!("failed to parse value as time or duration: \"{text}\"");
+        Error::new(Class::Internal, text)
     })?;
     Ok(Time::from_unix_nanos(now_ns.saturating_sub(duration)))
 }
@@ -202,7 +202,7 @@ fn matches(pattern: &str, text: &str) -> Result<bool, Error> {
     let pattern: Vec<char> = pattern.chars().collect();
     let text: Vec<char> = text.chars().collect();
     matches_chars(&pattern, &text, &mut BTreeSet::new())
-        .ok_or_else(|| Error::new(Class::InvalidParameter, "syntax error in pattern"))
+        .ok_or_else(|| Error::new(Class::Internal, "syntax error in pattern"))
 }
 
 /// `None` for a broken pattern. `failed` holds which rests of pattern and text, by their lengths, do not match: without

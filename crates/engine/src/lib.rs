@@ -46,6 +46,7 @@ mod refusal;
 mod report;
 mod rows;
 mod shim_client;
+mod sizes;
 mod state;
 mod step;
 mod sweep;

@@ -477,6 +477,23 @@ impl Store {
         Ok(stack.map(|stack| self.held_from(&stack)))
     }
 
+    /// Bytes of the layers that `holder` holds; 0 when it holds nothing.
+    ///
+    /// # Errors
+    /// [`Error::Db`].
+    pub fn held_bytes(&self, holder: &str) -> Result<u64, Error> {
+        let bytes: i64 = self.db().read::<_, Error>(|connection| {
+            let sql = "WITH RECURSIVE held (number) AS (
+                           SELECT top FROM image_holders WHERE holder = ?1
+                           UNION ALL
+                           SELECT parent FROM layers JOIN held USING (number))
+                       SELECT COALESCE(SUM(size_bytes), 0) FROM layers JOIN held USING (number)";
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(statement.query_row([holder], |row| row.get(0))?)
+        })?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+
     /// Lets go of what `holder` holds; layers nobody needs any more are removed. Holding nothing is fine.
     ///
     /// # Errors

@@ -1,12 +1,15 @@
-//! Bodies of answers: whole, or a stream that the handler feeds.
+//! Bodies: of answers, whole or a stream that the handler feeds; of requests, read or thrown away.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 /// Messages that wait for a slow client before its producer waits too.
 const STREAM_MESSAGES: usize = 16;
@@ -71,6 +74,63 @@ impl HttpBody for Body {
                 )
             }
             Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Bytes of a request's body that are read though nobody wants them, as Go's server does: a client that is still
+/// writing when the connection closes sees a broken pipe instead of the answer.
+const UNWANTED_BYTES: usize = 256 << 10;
+
+/// How long the rest of an unwanted body may take to come.
+const UNWANTED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The body of a request. One that no handler reads is thrown away, up to a limit, beside the answer.
+pub(crate) struct Unread {
+    body: Option<Incoming>,
+    tasks: TaskTracker,
+}
+
+impl Unread {
+    /// The body, and who looks after what is left of it.
+    pub(crate) fn new(body: Incoming, tasks: TaskTracker) -> Self {
+        Self {
+            body: Some(body),
+            tasks,
+        }
+    }
+
+    /// Whether there is nothing to read.
+    pub(crate) fn is_end(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    /// The next piece; `None` at the end.
+    pub(crate) async fn frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        self.body.as_mut()?.frame().await
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else {
+            return;
+        };
+        self.tasks.spawn(async move {
+            let rest = throw_away(body);
+            if tokio::time::timeout(UNWANTED_WITHIN, rest).await.is_err() {
+                tracing::debug!("a body that nobody wanted did not end");
+            }
+        });
+    }
+}
+
+async fn throw_away(mut body: Incoming) {
+    let mut read = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        read += frame.data_ref().map_or(0, Bytes::len);
+        if read > UNWANTED_BYTES {
+            return;
         }
     }
 }

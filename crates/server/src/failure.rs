@@ -8,7 +8,7 @@ use api::name::NameError;
 use api::query::QueryError;
 use api::version::VersionError;
 use engine::Class;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{Response, StatusCode};
 use sys::signal::SignalError;
 
@@ -24,6 +24,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// Which headers stand on it beside those of its content.
     pub(crate) headers: Headers,
+    /// Where the client shall go instead.
+    pub(crate) location: Option<HeaderValue>,
 }
 
 impl Failure {
@@ -33,6 +35,7 @@ impl Failure {
             status,
             message: message.into(),
             headers: Headers::All,
+            location: None,
         }
     }
 
@@ -56,11 +59,35 @@ impl Failure {
         })
     }
 
-    /// In Docker's shape; a 304 has no body.
+    /// The same thing under its one path.
+    pub(crate) fn moved(path: &str, query: Option<&str>) -> Self {
+        let mut location = String::new();
+        for byte in path.bytes() {
+            if byte.is_ascii_graphic() && !b"%?#\"<>\\^`{|}".contains(&byte) {
+                location.push(char::from(byte));
+            } else {
+                location.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        if let Some(query) = query {
+            location.push('?');
+            location.push_str(query);
+        }
+        Self {
+            headers: Headers::None,
+            location: HeaderValue::try_from(location).ok(),
+            ..Self::new(StatusCode::MOVED_PERMANENTLY, String::new())
+        }
+    }
+
+    /// In Docker's shape; a redirection and a 304 have no body.
     pub(crate) fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;
-        if self.status != StatusCode::NOT_MODIFIED {
+        if let Some(location) = self.location.clone() {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        if !self.status.is_redirection() {
             *response.body_mut() = self.body().into();
             response
                 .headers_mut()

@@ -12,6 +12,8 @@ mod gate;
 mod handlers;
 mod hijack;
 mod listen;
+mod media_type;
+mod platform;
 mod policy;
 mod request;
 mod respond;

@@ -9,17 +9,16 @@ use api::image::Platform;
 use api::query::Query;
 use api::version::ApiVersion;
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 
-use crate::body::Body;
+use crate::body::{Body, Unread};
 use crate::failure::Failure;
 use crate::service::App;
 use crate::tap::Tap;
+use crate::{media_type, platform};
 
 /// What a handler returns.
 pub(crate) type Reply = Pin<Box<dyn Future<Output = Result<Response<Body>, Failure>> + Send>>;
@@ -56,7 +55,7 @@ pub(crate) struct Call {
     /// What stands after the question mark.
     pub(crate) query: Query,
     /// Not read yet.
-    pub(crate) body: Incoming,
+    pub(crate) body: Unread,
     /// The connection, for those who take it over.
     pub(crate) tap: Tap,
 }
@@ -91,7 +90,7 @@ impl Call {
     pub(crate) fn content_length(&self) -> Option<u64> {
         match self.header(CONTENT_LENGTH.as_str()) {
             Some(text) => text.parse().ok(),
-            None if hyper::body::Body::is_end_stream(&self.body) => Some(0),
+            None if self.body.is_end() => Some(0),
             None => None,
         }
     }
@@ -141,10 +140,19 @@ impl Call {
             .unwrap_or_default()
             .to_owned();
         let nothing = kind.is_empty() && self.content_length() == Some(0);
-        if !nothing && !is_json(&kind) {
-            return Err(Failure::invalid(format!(
-                "unsupported Content-Type header ({kind}): must be 'application/json'"
-            )));
+        match media_type::parse(&kind) {
+            _ if nothing => {}
+            Ok(media_type) if media_type == "application/json" => {}
+            Ok(_) => {
+                return Err(Failure::invalid(format!(
+                    "unsupported Content-Type header ({kind}): must be 'application/json'"
+                )));
+            }
+            Err(why) => {
+                return Err(Failure::invalid(format!(
+                    "malformed Content-Type header ({kind}): {why}"
+                )));
+            }
         }
         self.bytes().await
     }
@@ -164,32 +172,6 @@ impl Call {
                 .map(Some)
                 .map_err(|error| Failure::invalid(format!("failed to parse platform: {error}")));
         }
-        let mut parts = text.split('/').map(str::to_owned);
-        let platform = Platform {
-            os: parts.next().unwrap_or_default(),
-            architecture: parts.next().unwrap_or_default(),
-            variant: parts.next().unwrap_or_default(),
-            ..Platform::default()
-        };
-        let good = |part: &str| {
-            part.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
-        };
-        if parts.next().is_some()
-            || platform.os.is_empty()
-            || !text.split('/').all(|part| !part.is_empty() && good(part))
-        {
-            return Err(Failure::invalid(format!(
-                "{text:?}: cannot parse platform specifier: invalid argument"
-            )));
-        }
-        Ok(Some(platform))
+        platform::parse(text).map(Some).map_err(Failure::invalid)
     }
-}
-
-/// Parameters (`; charset=utf-8`) are allowed.
-fn is_json(kind: &str) -> bool {
-    kind.split(';')
-        .next()
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }

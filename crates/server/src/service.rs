@@ -15,7 +15,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::body::Body;
+use crate::body::{Body, Unread};
 use crate::failure::Failure;
 use crate::gate::{Gate, Peer};
 use crate::request::{Call, Reply, Requested};
@@ -149,15 +149,19 @@ async fn process(
 ) -> Result<Response<Body>, Failure> {
     let (head, body) = request.into_parts();
     app.gate().check(peer, &head)?;
+    let path = unescape(head.uri.path(), false);
+    if let Some(clean) = cleaned(&path) {
+        return Err(Failure::moved(&clean, head.uri.query()));
+    }
     if head.method == Method::OPTIONS {
         return Ok(empty(StatusCode::OK));
     }
-    let path = unescape(head.uri.path(), false);
     let (version, path) = split_version(&path);
     let (route, name) = routes::find(&head.method, path).ok_or_else(Failure::page_not_found)?;
     let requested = requested(version)?;
     let query = Query::parse(head.uri.query().unwrap_or_default());
     let (changes, stopping) = (app.changes.clone(), app.stopping.clone());
+    let body = Unread::new(body, app.tasks().clone());
     let call = Call {
         app,
         head,
@@ -183,7 +187,13 @@ async fn process(
         Action::NotYet => {
             Err(nobody(&call, route.pattern).unwrap_or_else(|| not_yet(&call, route.pattern)))
         }
-        Action::NoManager => Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, NO_MANAGER)),
+        Action::NoManager => {
+            let words = match route.pattern {
+                "/volumes/{name}" => NO_CLUSTER_VOLUMES,
+                _ => NO_MANAGER,
+            };
+            Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, words))
+        }
         Action::NoSwarm => Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "This node is not part of a swarm",
@@ -194,19 +204,17 @@ async fn process(
 
 const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" \
     to connect this node to swarm and try again.";
+const NO_CLUSTER_VOLUMES: &str =
+    "volume update only valid for cluster volumes, but swarm is unavailable";
 const NEVER_SWARM: &str =
     "swarm mode is not part of this engine; to run containers on several machines use Kubernetes";
 
 /// Of a kind that is not served there is nothing by any name, and `docker inspect` goes from one kind to the next
-/// at a 404. dockerd's words; the networks that every engine has are no such nothing.
+/// at a 404. dockerd's words.
 fn nobody(call: &Call, pattern: &str) -> Option<Failure> {
     let name = &call.name;
     let message = match (call.head.method.as_str(), pattern) {
-        ("GET", "/networks/{id}") if !["bridge", "host", "none"].contains(&name.as_str()) => {
-            format!("network {name} not found")
-        }
-        ("GET", "/volumes/{name}") => format!("get {name}: no such volume"),
-        ("GET", "/plugins/{name}/json") => format!("plugin \"{name}\" not found"),
+        ("GET" | "HEAD", "/plugins/{name}/json") => format!("plugin \"{name}\" not found"),
         _ => return None,
     };
     Some(Failure::new(StatusCode::NOT_FOUND, message))
@@ -217,6 +225,30 @@ fn not_yet(call: &Call, pattern: &str) -> Failure {
         StatusCode::NOT_IMPLEMENTED,
         format!("{} {pattern} is not implemented yet", call.head.method),
     )
+}
+
+/// Where dockerd's router sends a client whose path has empty segments or dots (Go's `path.Clean`).
+fn cleaned(path: &str) -> Option<String> {
+    let odd = |segment: &str| matches!(segment, "" | "." | "..");
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
+    if inner.is_empty() || !inner.split('/').any(odd) {
+        return None;
+    }
+    let mut segments = Vec::new();
+    for segment in inner.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            other => segments.push(other),
+        }
+    }
+    let slash = if path.ends_with('/') && !segments.is_empty() {
+        "/"
+    } else {
+        ""
+    };
+    Some(format!("/{}{slash}", segments.join("/")))
 }
 
 /// Takes `/v1.44` off the path. What looks like a version but has nothing behind it is a path of its own.
@@ -291,6 +323,23 @@ impl Future for Caught {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn odd_paths_are_cleaned_as_go_does() {
+        for (path, wanted) in [
+            ("//containers/json", Some("/containers/json")),
+            ("/v1.51/containers//json", Some("/v1.51/containers/json")),
+            ("/images/http://x/json", Some("/images/http:/x/json")),
+            ("/volumes/..", Some("/")),
+            ("/volumes/.", Some("/volumes")),
+            ("/a//b/", Some("/a/b/")),
+            ("/networks/", None),
+            ("/", None),
+            ("/images/a/b:c/json", None),
+        ] {
+            assert_eq!(cleaned(path).as_deref(), wanted, "{path}");
+        }
+    }
 
     #[test]
     fn versions_are_taken_off_only_in_front_of_a_path() {

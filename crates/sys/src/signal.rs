@@ -9,11 +9,22 @@ pub struct Signal(i32);
 
 /// A text that names no signal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignalError(pub String);
+pub enum SignalError {
+    /// Neither a name nor a number.
+    Invalid(String),
+    /// A number that no name stands for. dockerd's `kill` refuses it; its `stop` hands it to the kernel, which
+    /// refuses it in turn, and goes on to SIGKILL.
+    Unsupported(i32),
+}
 
 impl fmt::Display for SignalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid signal: {}", self.0)
+        match self {
+            Self::Invalid(text) => write!(f, "invalid signal: {text}"),
+            Self::Unsupported(number) => {
+                write!(f, "the linux daemon does not support signal {number}")
+            }
+        }
     }
 }
 
@@ -91,12 +102,13 @@ impl FromStr for Signal {
 
     /// Reads `15`, `TERM`, `SIGTERM`, `sigterm`, `RTMIN+3`, `RTMAX-1`.
     fn from_str(text: &str) -> Result<Self, SignalError> {
-        let refused = || SignalError(text.to_owned());
+        let refused = || SignalError::Invalid(text.to_owned());
         if let Ok(number) = text.parse::<i32>() {
-            return if (1..=LAST).contains(&number) {
-                Ok(Self(number))
-            } else {
-                Err(refused())
+            return match number {
+                0 => Err(refused()),
+                // Those in between are glibc's own.
+                1..=31 | RTMIN..=LAST => Ok(Self(number)),
+                _ => Err(SignalError::Unsupported(number)),
             };
         }
         let upper = text.to_ascii_uppercase();
@@ -144,9 +156,16 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["0", "65", "-1", "xx", "", "SIG", "RTMIN+31", "SIGSIGTERM"] {
+        for text in ["0", "xx", "", "SIG", "RTMIN+31", "SIGSIGTERM"] {
             let told = text.parse::<Signal>().unwrap_err().to_string();
             assert_eq!(told, format!("invalid signal: {text}"));
+        }
+        for text in ["-1", "32", "33", "65"] {
+            let told = text.parse::<Signal>().unwrap_err().to_string();
+            assert_eq!(
+                told,
+                format!("the linux daemon does not support signal {text}")
+            );
         }
     }
 }

@@ -43,6 +43,8 @@ impl CreateRequest {
             if !value.is_object() && !value.is_null() {
                 go::decode_value::<CreateBody>(&value)?;
             }
+            // What does not fit is told before what is missing.
+            go::decode_value::<Parts>(&value)?;
             return Err(CreateBodyError::NoConfig);
         }
         let config = go::decode_value(&value)?;

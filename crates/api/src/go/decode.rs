@@ -13,7 +13,7 @@ use serde::de::{
 use serde_json::Value;
 
 use super::syntax;
-use super::type_name::go_type;
+use super::type_name::{go_type, root_name};
 
 /// Why a body could not be read, in Go's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,11 +40,27 @@ pub fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, DecodeError> {
     decode_value(&parse(json)?)
 }
 
+/// Reads the first JSON value and ignores what follows it, as Go's stream decoder does.
+///
+/// # Errors
+/// As [`decode`], but for what follows.
+pub fn decode_first<T: DeserializeOwned>(json: &[u8]) -> Result<T, DecodeError> {
+    decode_value(&first(json)?.0)
+}
+
 /// Parses without a target type, for bodies that are looked at twice.
 ///
 /// # Errors
 /// When there is nothing, it is not JSON, or something follows it.
 pub fn parse(json: &[u8]) -> Result<Value, DecodeError> {
+    match first(json)? {
+        (value, rest) if rest.trim_ascii().is_empty() => Ok(value),
+        _ => Err(DecodeError::Trailing),
+    }
+}
+
+/// The first value and what follows it.
+fn first(json: &[u8]) -> Result<(Value, &[u8]), DecodeError> {
     if json.trim_ascii().is_empty() {
         return Err(DecodeError::Empty);
     }
@@ -56,11 +72,7 @@ pub fn parse(json: &[u8]) -> Result<Value, DecodeError> {
         None => return Err(DecodeError::Empty),
     };
     let rest = &json[values.byte_offset()..];
-    if rest.trim_ascii().is_empty() {
-        Ok(value)
-    } else {
-        Err(DecodeError::Trailing)
-    }
+    Ok((value, rest))
 }
 
 /// Reads a parsed value by Go's rules.
@@ -70,7 +82,7 @@ pub fn parse(json: &[u8]) -> Result<Value, DecodeError> {
 pub fn decode_value<T: DeserializeOwned>(value: &Value) -> Result<T, DecodeError> {
     T::deserialize(Go {
         value,
-        path: Path::Root,
+        path: Path::Root(""),
     })
 }
 
@@ -100,7 +112,8 @@ fn unexpected_kind(found: &Unexpected<'_>) -> &'static str {
 /// Where in the document a value stands.
 #[derive(Clone, Copy)]
 enum Path<'p> {
-    Root,
+    /// Go's name of the whole, as far as it stands in texts.
+    Root(&'static str),
     Key(&'p Path<'p>, &'p str),
     Index(&'p Path<'p>, usize),
 }
@@ -108,7 +121,7 @@ enum Path<'p> {
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Path::Root => Ok(()),
+            Path::Root(name) => f.write_str(name),
             Path::Key(parent, key) => {
                 write!(f, "{parent}.{}", key.replace('~', "~0").replace('/', "~1"))
             }
@@ -137,7 +150,7 @@ impl<'de> Go<'de, '_> {
         };
         let wanted = go_type::<T>();
         DecodeError::Mismatch(match self.path {
-            Path::Root => format!("{found} into Go value of type {wanted}"),
+            Path::Root(_) => format!("{found} into Go value of type {wanted}"),
             path => format!("{found} into Go struct field {path} of type {wanted}"),
         })
     }
@@ -321,10 +334,14 @@ impl<'de> Deserializer<'de> for Go<'de, '_> {
             .zip(found)
             .filter_map(|(field, value)| Some((*field, value?)))
             .collect();
+        let path = match self.path {
+            Path::Root(_) => Path::Root(root_name::<V::Value>()),
+            deeper => deeper,
+        };
         visitor.visit_map(Entries {
             entries: entries.into_iter(),
             current: None,
-            path: self.path,
+            path,
         })
     }
 

@@ -10,7 +10,7 @@ mod fields;
 mod syntax;
 mod type_name;
 
-pub use decode::{DecodeError, decode, decode_value, parse};
+pub use decode::{DecodeError, decode, decode_first, decode_value, parse};
 pub use encode::{encode, encode_line};
 pub use field::{
     Empty, is_false, is_zero, is_zero_u16, is_zero_u32, is_zero_u64, list_or_empty, none_or_empty,

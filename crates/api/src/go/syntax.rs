@@ -20,19 +20,40 @@ pub(super) fn message(json: &[u8], error: &serde_json::Error) -> String {
     } else if text.starts_with("expected `:`") {
         "after object key"
     } else if text.starts_with("control character") {
-        "in string literal"
+        "in string"
     } else if text.starts_with("invalid escape") {
         "in string escape code"
     } else if text.starts_with("invalid number") {
         "in numeric literal"
     } else if text.starts_with("expected ident") {
-        return format!("invalid character {} in literal", quoted(json, at));
+        return literal(json, at);
     } else if text.starts_with("recursion limit") {
         return "exceeded max depth".to_owned();
     } else {
         "looking for beginning of value"
     };
     format!("invalid character {} {context}", quoted(json, at))
+}
+
+/// `true`, `false` or `null` that goes on otherwise.
+fn literal(json: &[u8], at: usize) -> String {
+    let found = quoted(json, at);
+    let begin = json[..at.min(json.len())]
+        .iter()
+        .rposition(|byte| !byte.is_ascii_lowercase())
+        .map_or(0, |before| before + 1);
+    let word = match json.get(begin) {
+        Some(b't') => "true",
+        Some(b'f') => "false",
+        Some(b'n') => "null",
+        _ => return format!("invalid character {found} looking for beginning of value"),
+    };
+    match word.get(at - begin..).and_then(|rest| rest.chars().next()) {
+        Some(wanted) => {
+            format!("invalid character {found} in literal {word} (expecting '{wanted}')")
+        }
+        None => format!("invalid character {found} in literal {word}"),
+    }
 }
 
 /// serde_json points at the closing bracket: in an object Go misses a key there, in an array a value.

@@ -7,6 +7,16 @@ pub(super) fn go_type<T>() -> String {
     translate(type_name::<T>())
 }
 
+/// What dockerd's texts call the whole body: most types that it decodes are wrapped in one without a name.
+pub(super) fn root_name<T>() -> &'static str {
+    match go_type::<T>().as_str() {
+        "container.ExecOptions" => "ExecOptions",
+        "container.ExecStartOptions" => "ExecStartOptions",
+        "volume.CreateOptions" => "CreateOptions",
+        _ => "",
+    }
+}
+
 fn translate(name: &str) -> String {
     let (outer, inner) = match name.split_once('<') {
         Some((outer, rest)) => (outer, rest.strip_suffix('>').unwrap_or(rest)),
@@ -32,6 +42,9 @@ fn translate(name: &str) -> String {
         "u64" => "uint64".to_owned(),
         "f64" => "float64".to_owned(),
         "CreateBody" => "container.CreateRequest".to_owned(),
+        "ExecConfig" => "container.ExecOptions".to_owned(),
+        "ExecStart" => "container.ExecStartOptions".to_owned(),
+        "CreateRequest" if outer.contains("::volume::") => "volume.CreateOptions".to_owned(),
         "PortBinding" => "nat.PortBinding".to_owned(),
         other => format!("{}.{other}", package(outer)),
     }

@@ -54,8 +54,15 @@ impl Range {
     /// Reads `80`, `80/udp` or `8000-8010/tcp`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (numbers, protocol) = split(text);
-        let (first, last) = port_range(numbers)
-            .ok_or_else(|| format!("strconv.ParseUint: parsing \"{numbers}\": invalid syntax"))?;
+        let (first, last) = port_range(numbers).ok_or_else(|| {
+            let is_number = !numbers.is_empty() && numbers.bytes().all(|b| b.is_ascii_digit());
+            let why = if is_number {
+                "value out of range"
+            } else {
+                "invalid syntax"
+            };
+            format!("strconv.ParseUint: parsing \"{numbers}\": {why}")
+        })?;
         Ok(Self {
             first,
             last,

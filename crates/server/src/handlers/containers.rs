@@ -8,7 +8,7 @@ use api::options::{
     CreateOptions, ListOptions, RemoveOptions, StopOptions, WaitCondition, WindowSize,
 };
 use hyper::StatusCode;
-use sys::signal::Signal;
+use sys::signal::{SIGKILL, Signal, SignalError};
 
 use crate::body::Body;
 use crate::failure::Failure;
@@ -29,7 +29,15 @@ pub(crate) fn list(call: Call) -> Reply {
             size: call.query.flag("size"),
             filters: Filters::parse(call.query.get("filters"))?,
         };
-        let mut containers = call.engine()?.list(&options)?;
+        let engine = call.engine()?;
+        let mut containers = engine.list(&options)?;
+        if options.size {
+            for container in &mut containers {
+                // One that is removed meanwhile is no reason to refuse the others.
+                let sizes = engine.sizes(&container.id).await.unwrap_or_default();
+                (container.size_rw, container.size_root_fs) = (sizes.rw, sizes.root_fs);
+            }
+        }
         version::containers(call.requested, &mut containers);
         Ok(json(StatusCode::OK, &containers))
     })
@@ -66,7 +74,12 @@ pub(crate) fn create(mut call: Call) -> Reply {
 /// `GET /containers/{id}/json`
 pub(crate) fn inspect(call: Call) -> Reply {
     Box::pin(async move {
-        let mut container = call.engine()?.inspect(&call.name)?;
+        let engine = call.engine()?;
+        let mut container = engine.inspect(&call.name)?;
+        if call.query.flag("size") {
+            let sizes = engine.sizes(&container.id).await?;
+            container = container.with_sizes(sizes);
+        }
         version::container(call.requested, &mut container);
         Ok(json(StatusCode::OK, &container))
     })
@@ -99,7 +112,7 @@ pub(crate) fn start(call: Call) -> Reply {
 /// `POST /containers/{id}/stop`
 pub(crate) fn stop(call: Call) -> Reply {
     Box::pin(async move {
-        let options = stop_options(&call)?;
+        let options = stop_options(&call, Verb::Stop)?;
         call.engine()?.stop(&call.name, &options).await?;
         Ok(empty(StatusCode::NO_CONTENT))
     })
@@ -108,22 +121,39 @@ pub(crate) fn stop(call: Call) -> Reply {
 /// `POST /containers/{id}/restart`
 pub(crate) fn restart(call: Call) -> Reply {
     Box::pin(async move {
-        let options = stop_options(&call)?;
+        let options = stop_options(&call, Verb::Restart)?;
         call.engine()?.restart(&call.name, &options).await?;
         Ok(empty(StatusCode::NO_CONTENT))
     })
 }
 
-fn stop_options(call: &Call) -> Result<StopOptions, Failure> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Stop,
+    Restart,
+}
+
+fn stop_options(call: &Call, verb: Verb) -> Result<StopOptions, Failure> {
+    let timeout_seconds = call.query.number("t")?;
     let signal = match call.query.get("signal") {
         "" => None,
         // Before 1.42 the parameter did not exist.
         _ if call.requested.below(42) => None,
-        text => Some(text.parse::<Signal>()?.number()),
+        text => match text.parse::<Signal>() {
+            Ok(signal) => Some(signal.number()),
+            // dockerd sends it, the kernel refuses it, and SIGKILL follows.
+            Err(SignalError::Unsupported(_)) => Some(SIGKILL),
+            Err(SignalError::Invalid(_)) => {
+                let reason = format!("invalid signal: {text}");
+                let restart = verb == Verb::Restart;
+                call.engine()?.refuse_signal(&call.name, restart, &reason)?;
+                None
+            }
+        },
     };
     Ok(StopOptions {
         signal,
-        timeout_seconds: call.query.number("t")?,
+        timeout_seconds,
     })
 }
 
@@ -137,7 +167,13 @@ pub(crate) fn kill(call: Call) -> Reply {
                 Failure::invalid(format!("cannot kill container: {name}: {error}"))
             })?,
         };
-        call.engine()?.kill(name, signal).await?;
+        let context = |error: engine::Error| match error.class {
+            engine::Class::NotFound => error.wrap(&format!("cannot kill container: {name}")),
+            _ => error,
+        };
+        let engine = call.engine()?;
+        engine.container(name).map_err(context)?;
+        engine.kill(name, signal).await?;
         Ok(empty(StatusCode::NO_CONTENT))
     })
 }

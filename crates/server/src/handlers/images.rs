@@ -7,12 +7,10 @@ use api::go;
 use api::options::{ImageListOptions, ImageRemoveOptions, LoadOptions, PullOptions};
 use api::stream::Message;
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
 
-use crate::body::Body;
+use crate::body::{Body, Unread};
 use crate::failure::Failure;
 use crate::request::{Call, Reply};
 use crate::respond::{JSON, empty, json, stream, with_type};
@@ -66,6 +64,10 @@ pub(crate) fn history(call: Call) -> Reply {
 pub(crate) fn tag(call: Call) -> Reply {
     Box::pin(async move {
         let (repository, tag) = (call.query.get("repo"), call.query.get("tag"));
+        if repository.is_empty() {
+            // dockerd does nothing then, and says so by this status alone.
+            return Ok(empty(StatusCode::OK));
+        }
         call.engine()?
             .image_tag(&call.name, repository, tag)
             .await?;
@@ -170,7 +172,7 @@ fn progress(
 const UPLOAD_CHUNKS: usize = 32;
 
 /// Moves a request's body to whoever reads it; a client that breaks off is an error there, not an end.
-async fn upload(mut body: Incoming, to: mpsc::Sender<io::Result<Bytes>>) {
+async fn upload(mut body: Unread, to: mpsc::Sender<io::Result<Bytes>>) {
     while let Some(frame) = body.frame().await {
         let chunk = match frame.map(hyper::body::Frame::into_data) {
             Ok(Ok(data)) => Ok(data),

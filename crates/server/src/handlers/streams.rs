@@ -16,10 +16,15 @@ use crate::failure::Failure;
 use crate::hijack::{Ended, Hijacked, Opening};
 use crate::request::{Call, Reply};
 use crate::respond::{JSON, MULTIPLEXED_STREAM, RAW_STREAM, stream};
+use crate::version;
 
 /// Feeds a stream's body from `next` until it ends or the client is gone.
-fn feed<N, F>(call: &Call, sender: mpsc::Sender<Bytes>, mut source: N, next: fn(N) -> F)
-where
+fn feed<N, F>(
+    call: &Call,
+    sender: mpsc::Sender<Bytes>,
+    mut source: N,
+    next: impl Fn(N) -> F + Send + 'static,
+) where
     N: Send + 'static,
     F: Future<Output = Option<(N, Bytes)>> + Send + 'static,
 {
@@ -112,9 +117,13 @@ pub(crate) fn events(call: Call) -> Reply {
         };
         let events = call.engine()?.events(options)?;
         let (sender, body) = Body::stream();
-        feed(&call, sender, events, |mut events| async move {
+        let requested = call.requested;
+        feed(&call, sender, events, move |mut events| async move {
             match events.next().await? {
-                Ok(event) => Some((events, go::encode_line(&*event, "\n").into())),
+                Ok(event) => {
+                    let event = version::event(requested, &event);
+                    Some((events, go::encode_line(&event, "\n").into()))
+                }
                 Err(error) => {
                     tracing::error!(%error, "events could not be read");
                     None

@@ -1,9 +1,11 @@
 //! The engine itself: `/_ping`, `/version`, `/info`, `/auth`, and the plugins it does not have.
 
 use api::auth::AuthConfig;
+use api::go::{self, DecodeError};
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::{Method, StatusCode};
 
+use crate::failure::Failure;
 use crate::request::{Call, Reply};
 use crate::respond::{JSON, TEXT, json, ping_headers, with_type};
 use crate::version;
@@ -44,10 +46,20 @@ pub(crate) fn info(call: Call) -> Reply {
 /// `POST /auth`
 pub(crate) fn auth(mut call: Call) -> Reply {
     Box::pin(async move {
-        let credentials: AuthConfig = call.json().await?;
+        // dockerd asks for no content type here, hands Go's errors through, and reads the first value only.
+        let body = call.bytes().await?;
+        let credentials: AuthConfig = match go::decode_first(&body) {
+            Ok(credentials) => credentials,
+            Err(DecodeError::Empty) => return Err(plain("EOF".to_owned())),
+            Err(error) => return Err(plain(error.to_string())),
+        };
         let answer = call.engine()?.auth(credentials).await?;
         Ok(json(StatusCode::OK, &answer))
     })
+}
+
+fn plain(message: String) -> Failure {
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, message)
 }
 
 /// `GET /plugins`: there are none.

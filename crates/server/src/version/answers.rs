@@ -2,6 +2,7 @@
 
 use api::container::inspect::ContainerInspect;
 use api::container::summary::ContainerSummary;
+use api::event::EventMessage;
 use api::image::ImageSummary;
 use serde_json::{Map, Value, json};
 
@@ -14,6 +15,20 @@ pub(super) fn no_summary_annotations(container: &mut ContainerSummary) {
 
 pub(super) fn no_summary_manifest(container: &mut ContainerSummary) {
     container.image_manifest_descriptor = None;
+}
+
+/// What an event was before it had a type: of containers and images alone.
+pub(super) fn event_has_its_first_fields(event: &mut EventMessage) {
+    if !matches!(event.r#type.as_str(), "container" | "image") {
+        return;
+    }
+    event.status.clone_from(&event.action);
+    event.id.clone_from(&event.actor.id);
+    if event.r#type == "container"
+        && let Some(image) = event.actor.attributes.get("image")
+    {
+        event.from.clone_from(image);
+    }
 }
 
 pub(super) fn no_annotations(container: &mut ContainerInspect) {

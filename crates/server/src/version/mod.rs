@@ -12,6 +12,7 @@ mod requests;
 use api::container::CreateRequest;
 use api::container::inspect::ContainerInspect;
 use api::container::summary::ContainerSummary;
+use api::event::EventMessage;
 use api::exec::{ExecConfig, ExecStart};
 use api::go;
 use api::image::{ImageInspect, ImageSummary};
@@ -128,6 +129,12 @@ const INFO: &[ValueRule] = &[
     (Below(50), answers::info_bridge_nf),
 ];
 
+/// `GET /events`.
+#[rustfmt::skip]
+const EVENT: &[ListRule<EventMessage>] = &[
+    (Below(52), answers::event_has_its_first_fields),
+];
+
 /// Turns a create request of an older version into the newest shape; gives the warnings for its answer.
 ///
 /// # Errors
@@ -168,6 +175,13 @@ pub(crate) fn containers(requested: Requested, containers: &mut [ContainerSummar
     for container in containers {
         apply(CONTAINERS, requested, container);
     }
+}
+
+/// Gives an event the requested shape.
+pub(crate) fn event(requested: Requested, event: &EventMessage) -> EventMessage {
+    let mut event = event.clone();
+    apply(EVENT, requested, &mut event);
+    event
 }
 
 /// Gives a container the requested shape.
