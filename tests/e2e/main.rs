@@ -8,13 +8,17 @@
 mod crash;
 mod differential;
 mod docker_cli;
+mod docker_py;
 mod lifecycle;
 mod limits;
 mod network;
 mod pull;
+mod refusals;
+mod reload;
 mod streams;
 mod tutorials;
 mod volumes;
+mod weather;
 
 use testkit::{Options, TestDaemon};
 

@@ -20,9 +20,10 @@ const REGISTRY_WITHIN: Duration = Duration::from_secs(20);
 const PULL_WITHIN: Duration = Duration::from_secs(60);
 
 /// A docker-registry of the test's own on a free port of 127.0.0.1.
-struct Registry {
+pub(crate) struct Registry {
     directory: TempDir,
-    address: String,
+    /// Host and port.
+    pub(crate) address: String,
     process: Child,
 }
 
@@ -37,7 +38,7 @@ impl Drop for Registry {
 const PORTS_TRIED: usize = 5;
 
 impl Registry {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         (0..PORTS_TRIED)
             .find_map(|_| Self::try_start())
             .expect("a port that docker-registry can have")
@@ -84,7 +85,7 @@ impl Registry {
     }
 
     /// Puts an archive's image under `name:tag` into the registry.
-    fn push(&self, archive: &Path, name: &str) {
+    pub(crate) fn push(&self, archive: &Path, name: &str) {
         run(
             "/usr/bin/skopeo",
             &[

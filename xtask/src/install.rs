@@ -66,6 +66,30 @@ pub(crate) fn cargo_tool(tool: &str) -> Result<()> {
     )
 }
 
+/// Makes sure that `directory` of the workspace is a Python environment with these packages from PyPI.
+pub(crate) fn python(directory: &str, packages: &[&str]) -> Result<()> {
+    let root = sh::root().join(directory);
+    let finished = root.join("finished");
+    let wanted = packages.join(" ");
+    if std::fs::read_to_string(&finished).is_ok_and(|there| there == wanted) {
+        return Ok(());
+    }
+    println!("installing from PyPI into {directory}: {wanted}");
+    sh::run(
+        sh::command("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&root),
+    )?;
+    let mut pip = sh::command(root.join("bin/pip"));
+    sh::run(
+        pip.args(["install", "--quiet", "--disable-pip-version-check"])
+            .args(packages),
+    )?;
+    // Whole or not at all: the next run takes what is told here for finished.
+    std::fs::write(finished, wanted)?;
+    Ok(())
+}
+
 /// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     sh::read(sh::command("id").arg("-u")).is_ok_and(|id| id.trim() == "0")

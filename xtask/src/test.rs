@@ -16,11 +16,15 @@ const PACKAGES: &[&str] = &[
     "ruby-docker-api",
     // The gem needs it, its package does not say so.
     "ruby-multi-json",
+    "python3-venv",
     "skopeo",
 ];
 
 /// Where the docker command line comes from when the machine has none: its own package since Debian 13.
 const DOCKER_CLI: &[&str] = &["docker-cli", "docker.io"];
+
+/// docker-py and what it needs, from PyPI: Debian's is years older than what people install.
+const DOCKER_PY: &[&str] = &["docker==7.2.0"];
 
 /// Runs the tests. `--unit`: without root and packages; `--long`: longer suites too; anything else filters by name.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
@@ -43,6 +47,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         }
         install::debian(PACKAGES)?;
         install::one_of("docker", DOCKER_CLI)?;
+        install::python(".cache/docker-py", DOCKER_PY)?;
         images::run(&[])?;
         sh::run(sh::cargo().args(["build", "--locked", "--bin", "cooper"]))?;
     }

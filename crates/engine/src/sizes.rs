@@ -7,6 +7,7 @@ use std::path::Path;
 
 use api::container::inspect::Sizes;
 use sys::file::{self, Kind};
+use sys::path;
 
 use crate::{Engine, Error};
 
@@ -43,8 +44,8 @@ fn own_bytes(upper: &Path) -> io::Result<u64> {
     let mut seen = HashSet::new();
     let mut bytes: u64 = 0;
     let mut left: Vec<Vec<u8>> = vec![Vec::new()];
-    while let Some(path) = left.pop() {
-        let Ok(directory) = file::open_beneath(root.as_fd(), &path) else {
+    while let Some(place) = left.pop() {
+        let Ok(directory) = path::open_directory_beneath(root.as_fd(), &place) else {
             continue;
         };
         for name in file::names_in(directory.as_fd())? {
@@ -52,7 +53,7 @@ fn own_bytes(upper: &Path) -> io::Result<u64> {
                 continue;
             };
             if stat.kind == Kind::Directory {
-                let mut below = path.clone();
+                let mut below = place.clone();
                 if !below.is_empty() {
                     below.push(b'/');
                 }

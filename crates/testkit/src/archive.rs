@@ -140,7 +140,8 @@ pub fn layer(entries: &[Entry]) -> Vec<u8> {
     builder.into_inner().expect("a tar in memory")
 }
 
-fn digest(bytes: &[u8]) -> String {
+/// The digest of these bytes, without its algorithm.
+pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
