@@ -312,10 +312,12 @@ impl Puller {
         let known = before.as_ref() == Some(&id);
         let layers = self.layers(lease, Arc::clone(remote), manifest, image, progress);
         layers.await.map_err(|error| match error {
-            Error::Remote(source @ remote::Error::Denied { .. }) => Error::Denied {
-                name: reference.familiar_name(),
-                source,
-            },
+            Error::Remote(source @ remote::Error::Denied { .. }) if !source.is_unauthorized() => {
+                Error::Denied {
+                    name: reference.familiar_name(),
+                    source,
+                }
+            }
             other => other,
         })?;
         tell(progress, None, format!("Digest: {from}")).await?;
@@ -598,6 +600,8 @@ impl Tries {
                     source,
                 }
             }
+            // Docker explains a denial only, not a missing login.
+            source @ remote::Error::Denied { .. } if source.is_unauthorized() => source.into(),
             remote::Error::Denied { .. } => Error::Denied {
                 name: reference.familiar_name(),
                 source,

@@ -114,6 +114,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the registry asks who we are, rather than refuses who we are.
+    #[must_use]
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Denied { code, .. } if code == "UNAUTHORIZED")
+    }
+
     /// Whether the same request may succeed a moment later.
     #[must_use]
     pub fn is_passing(&self) -> bool {

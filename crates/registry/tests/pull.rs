@@ -261,7 +261,7 @@ async fn a_login_that_another_host_asks_for_behind_a_redirect_is_not_made() {
     let (pulled, _) = client.pull(&fake.name("tool"), credentials).await;
     let error = pulled.unwrap_err();
     assert!(
-        matches!(error, Error::Remote(registry::remote::Error::Denied { .. })),
+        matches!(&error, Error::Configuration(inner) if matches!(**inner, Error::Remote(registry::remote::Error::Denied { .. }))),
         "{error:?}"
     );
     assert_eq!(bait.tokens.load(Ordering::Relaxed), 0);
