@@ -114,8 +114,12 @@ fn make(
         created_ns: now_ns(),
         image: Some((&image_id, &image.config)),
     };
-    let (mut definition, warnings) =
+    let (mut definition, mut warnings) =
         engine.with_host(|host| definition::define(request, origin, host))?;
+    // Ours alone: dockerd runs them.
+    if definition::has_health_check(&definition.config) {
+        warnings.push("Health checks are accepted and kept, but not run yet.".to_owned());
+    }
     let wanted = volumes::settle(engine, &mut definition)?;
     engine
         .db

@@ -14,7 +14,7 @@ mod log_options;
 mod merge;
 pub(crate) mod mounts;
 pub(crate) use merge::health;
-pub(crate) use rules::port_range;
+pub(crate) use rules::{has_health_check, port_range};
 pub(crate) mod resources;
 mod rules;
 #[cfg(test)]
@@ -150,9 +150,6 @@ pub fn define(
     resources::fill_in(&mut host_config);
     rules::check_platform(&config, &host_config, &mut warnings, host)?;
     rules::check_endpoints(&config, &host_config, &endpoints, &mut warnings)?;
-    if rules::has_health_check(&config) {
-        warnings.push("Health checks are accepted and kept, but not run yet.".to_owned());
-    }
     fill_in::fill_in(&mut config, &mut host_config, &origin, host)?;
     log_options::check(&mut host_config.log_config, host.defaults)?;
     let mounts = mounts::plan(&config, &host_config, &mut warnings, host)?;
