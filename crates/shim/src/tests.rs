@@ -688,16 +688,24 @@ fn too_many_connections_are_told_so() {
     );
     drop(held);
     let process = ProcessId::Init;
-    // The places are free once the shim has seen them go.
-    while !matches!(
-        fixture.client().call(&Request::Kill {
+    // The places are free once the shim has seen them go. On a busy machine an answer was missed here once, and the
+    // loop never ended: what counts is that the process is killed.
+    loop {
+        let reply = fixture.client().call(&Request::Kill {
             process: process.clone(),
             signal: 9,
-            all: false
-        }),
-        Ok(Reply::Ok)
-    ) {
-        std::thread::yield_now();
+            all: false,
+        });
+        match reply {
+            Ok(
+                Reply::Ok
+                | Reply::Failed {
+                    kind: FailureKind::NotRunning,
+                    ..
+                },
+            ) => break,
+            _ => std::thread::yield_now(),
+        }
     }
     assert_eq!(fixture.exit(), 137);
     fixture.finish();
