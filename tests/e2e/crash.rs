@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use testkit::{Client, Options, TestDaemon, wait_until};
 
-use crate::lifecycle::{body, frames};
+use crate::lifecycle::body;
 use crate::{daemon, daemon_with};
+use testkit::client::frames;
 
 /// A container whose shim died is reported dead this soon (issue: within a second), with room for a busy machine.
 const DEATH_SEEN_WITHIN: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use testkit::archive::{Entry, busybox, config, docker_archive, layer};
 use testkit::{TestDaemon, wait_until};
 
 use crate::daemon;
-use crate::lifecycle::frames;
+use testkit::client::frames;
 
 /// A container that wants more than its share of a processor is held back this soon: a period is 0.1 s.
 const THROTTLED_WITHIN: Duration = Duration::from_secs(20);

@@ -75,7 +75,7 @@ fn run_in(daemon: &TestDaemon, script: &str) -> (i64, String) {
     let logs = client
         .get(&format!("/containers/{id}/logs?stdout=1&stderr=1"))
         .expect(200);
-    let (out, err) = crate::lifecycle::frames(&logs.body);
+    let (out, err) = testkit::client::frames(&logs.body);
     client.delete(&format!("/containers/{id}")).expect(204);
     (code, out + &err)
 }

@@ -11,7 +11,7 @@ use testkit::archive::{self, Entry};
 use testkit::{Client, Options, TestDaemon, wait_until};
 
 use crate::daemon_with;
-use crate::lifecycle::frames;
+use testkit::client::frames;
 
 /// Debian's registry answers this soon after its start.
 const REGISTRY_WITHIN: Duration = Duration::from_secs(20);

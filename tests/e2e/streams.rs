@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use testkit::{TestDaemon, wait_until};
 
 use crate::daemon;
-use crate::lifecycle::{body, frames};
+use crate::lifecycle::body;
+use testkit::client::frames;
 
 /// Long enough for somebody to read the first page of a pager; the shim's limit was 5 s.
 const PAUSE: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use testkit::TestDaemon;
 use testkit::archive::{Entry, busybox, config, docker_archive, layer};
 
 use crate::daemon;
-use crate::lifecycle::frames;
+use testkit::client::frames;
 
 fn body(image: &str, script: &str, host: &Value) -> Value {
     let mut host = host.clone();

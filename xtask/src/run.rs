@@ -1,6 +1,5 @@
 //! `cargo xtask run`: builds Cooper and brings an engine up in a throw-away root, ready to be tried.
 
-use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -143,28 +142,15 @@ fn greet(client: &Client) -> Result<()> {
         waited.text()
     );
     let elapsed = begin.elapsed();
-    let mut logs = client.open(
-        "GET",
-        "/containers/first/logs?stdout=1",
-        &[("Connection", "close")],
-        b"",
-    );
-    let mut bytes = Vec::new();
-    logs.stream.read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let greeting = text
-        .split_inclusive('\n')
-        .filter(|line| !line.trim().is_empty());
+    let logs = client.get("/containers/first/logs?stdout=1");
+    ensure!(logs.status == 200, "read its output: {}", logs.text());
+    let (text, _) = testkit::client::frames(&logs.body);
     println!(
         "\nthe first container, created, run and ended in {:.1} ms, says:\n",
         elapsed.as_secs_f64() * 1e3
     );
-    for line in greeting {
-        let printable: String = line
-            .chars()
-            .filter(|c| !c.is_control() || *c == '\n')
-            .collect();
-        print!("    {printable}");
+    for line in text.lines() {
+        println!("    {line}");
     }
     Ok(())
 }
@@ -178,8 +164,9 @@ try next, in another terminal:
     curl http://127.0.0.1:{PORT}/containers/json?all=1
     export DOCKER_HOST=unix://{socket}
     docker images
-    docker run --rm --network none busybox echo hello
-    docker run -it --rm --network none busybox
+    docker run --rm busybox echo hello
+    docker run -it --rm busybox
+    docker run -d -p 8080:8080 cooper/starter serve     # then open http://127.0.0.1:8080
 Ctrl-C ends the engine and removes all of this.",
         socket = socket.display()
     )

@@ -280,3 +280,24 @@ pub struct Open {
     /// What follows, transfer encoding included.
     pub stream: UnixStream,
 }
+
+/// The payload of frames (8-byte header `[stream, 0, 0, 0, length]`) by stream number, in one string each.
+///
+/// # Panics
+/// On bytes that are no frames.
+#[must_use]
+pub fn frames(bytes: &[u8]) -> (String, String) {
+    let (mut out, mut err, mut rest) = (Vec::new(), Vec::new(), bytes);
+    while let [stream @ 0..=2, 0, 0, 0, a, b, c, d, tail @ ..] = rest {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        if *stream == 2 { &mut err } else { &mut out }.extend_from_slice(&tail[..length]);
+        rest = &tail[length..];
+    }
+    assert!(
+        rest.is_empty(),
+        "not a frame: {:?}",
+        &rest[..rest.len().min(16)]
+    );
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (text(out), text(err))
+}
