@@ -17,6 +17,9 @@ A container engine that speaks the Docker Engine API.
   shim       what the daemon starts beside each container; not for people
   starter    what the image of `cargo xtask run` does
 
+  -h, --help      print this
+  -v, --version   print the version
+
 Containers are driven by any Docker client: docker, compose, an SDK, curl.
 ";
 
@@ -41,12 +44,17 @@ fn main() -> ExitCode {
         Some("runtime") => runtime::cli::main(std::iter::once(program).chain(words)),
         Some("shim") => shim::main(),
         Some("starter") => starter::main(words),
-        Some("--help" | "-h" | "help") => match std::io::stdout().write_all(USAGE.as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        },
+        Some("--help" | "-h" | "help") => told(USAGE),
+        Some("--version" | "-v") => told(concat!("cooper ", env!("CARGO_PKG_VERSION"), "\n")),
         Some(word) => wrong(&format!("cooper: {word:?} is no word of it\n\n{USAGE}")),
         None => wrong(USAGE),
+    }
+}
+
+fn told(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -43,6 +43,24 @@ fn a_wrong_word_and_no_word_are_told_what_there_is() {
 }
 
 #[test]
+fn the_version_is_told_in_one_way() {
+    let program = Path::new(PROGRAM);
+    let wanted = (
+        Some(0),
+        format!("cooper {}\n", env!("CARGO_PKG_VERSION")),
+        String::new(),
+    );
+    for words in [
+        &["--version"][..],
+        &["-v"],
+        &["daemon", "--version"],
+        &["daemon", "-v"],
+    ] {
+        assert_eq!(run(program, words), wanted, "{words:?}");
+    }
+}
+
+#[test]
 fn called_as_docker_it_says_where_that_is() {
     let dir = tempfile::tempdir().unwrap();
     let docker = dir.path().join("docker");

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::path::Path;
 
 use clap::{Arg, ArgAction, Command};
 use serde_json::Value as Json;
@@ -27,8 +28,8 @@ pub(super) enum Kind {
 /// Whether a flag does anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Support {
-    /// It does what it says.
-    Works,
+    /// It does what it says: the line (or two) that the help shows.
+    Works(&'static str),
     /// It names a part of dockerd that does not exist here, or a default that always holds: nothing to say.
     Moot,
     /// Its feature is not there yet.
@@ -77,81 +78,81 @@ const NO_TLS: &str = "use ssh://, or a proxy that does TLS before the unix socke
 pub(super) static FLAGS: &[Flag] = &[
     flag("add-runtime", ' ', "runtimes", Map, NotYet),
     flag("allow-direct-routing", ' ', "allow-direct-routing", Switch, NotYet),
-    flag("allow-origin", ' ', "allow-origins", List, Works),
-    flag("allow-plaintext", ' ', "allow-plaintext", List, Works),
+    flag("allow-origin", ' ', "allow-origins", List, Works("Web origin that may call the API")),
+    flag("allow-plaintext", ' ', "allow-plaintext", List, Works("Network to serve without TLS (CIDR)")),
     flag("authorization-plugin", ' ', "authorization-plugins", List, Restricts("let a proxy that decides stand before the socket")),
-    flag("bip", ' ', "bip", Text, Works),
+    flag("bip", ' ', "bip", Text, Works("Address of the default bridge (CIDR)")),
     flag("bip6", ' ', "bip6", Text, NotYet),
-    flag("bridge", 'b', "bridge", Text, Works),
+    flag("bridge", 'b', "bridge", Text, Works("Bridge for containers, or \"none\"\n(default \"cooper0\")")),
     flag("bridge-accept-fwmark", ' ', "bridge-accept-fwmark", Text, NotYet),
     flag("cdi-spec-dir", ' ', "cdi-spec-dirs", List, NotYet),
-    flag("cgroup-parent", ' ', "cgroup-parent", Text, Works),
-    flag("config-file", ' ', "", Text, Works),
+    flag("cgroup-parent", ' ', "cgroup-parent", Text, Works("Cgroup above those of all containers\n(default \"/cooper\")")),
+    flag("config-file", ' ', "", Text, Works("Configuration file\n(default \"/etc/cooper/daemon.json\",\nas dockerd \"/etc/docker/daemon.json\")")),
     flag("containerd", ' ', "containerd", Text, Moot),
     flag("containerd-namespace", ' ', "containerd-namespace", Text, Moot),
     flag("containerd-plugins-namespace", ' ', "containerd-plugin-namespace", Text, Moot),
     flag("cpu-rt-period", ' ', "cpu-rt-period", Number, NotYet),
     flag("cpu-rt-runtime", ' ', "cpu-rt-runtime", Number, NotYet),
     flag("cri-containerd", ' ', "cri-containerd", Switch, Moot),
-    flag("data-root", ' ', "data-root", Text, Works),
-    flag("debug", 'D', "debug", Switch, Works),
-    flag("default-address-pool", ' ', "default-address-pools", List, Works),
-    flag("default-cgroupns-mode", ' ', "default-cgroupns-mode", Text, Works),
+    flag("data-root", ' ', "data-root", Text, Works("Images, containers, volumes\n(default \"/var/lib/cooper\")")),
+    flag("debug", 'D', "debug", Switch, Works("Log more, as --log-level debug")),
+    flag("default-address-pool", ' ', "default-address-pools", List, Works("Pools to take subnets from")),
+    flag("default-cgroupns-mode", ' ', "default-cgroupns-mode", Text, Works("Cgroup namespace: \"host\", \"private\"")),
     flag("default-gateway", ' ', "default-gateway", Text, NotYet),
     flag("default-gateway-v6", ' ', "default-gateway-v6", Text, NotYet),
-    flag("default-ipc-mode", ' ', "default-ipc-mode", Text, Works),
+    flag("default-ipc-mode", ' ', "default-ipc-mode", Text, Works("IPC mode: \"shareable\", \"private\"")),
     flag("default-network-opt", ' ', "default-network-opts", Map, NotYet),
     flag("default-runtime", ' ', "default-runtime", Text, NotYet),
-    flag("default-shm-size", ' ', "default-shm-size", Text, Works),
-    flag("default-ulimit", ' ', "default-ulimits", Map, Works),
-    flag("dns", ' ', "dns", List, Works),
-    flag("dns-opt", ' ', "dns-opts", List, Works),
-    flag("dns-search", ' ', "dns-search", List, Works),
+    flag("default-shm-size", ' ', "default-shm-size", Text, Works("Size of /dev/shm (default 64m)")),
+    flag("default-ulimit", ' ', "default-ulimits", Map, Works("Ulimits of containers\n(name=soft[:hard])")),
+    flag("dns", ' ', "dns", List, Works("DNS servers of containers")),
+    flag("dns-opt", ' ', "dns-opts", List, Works("DNS options of containers")),
+    flag("dns-search", ' ', "dns-search", List, Works("DNS search domains of containers")),
     flag("exec-opt", ' ', "exec-opts", List, NotYet),
-    flag("exec-root", ' ', "exec-root", Text, Works),
+    flag("exec-root", ' ', "exec-root", Text, Works("Sockets and records of what runs\n(default \"/run/cooper\")")),
     flag("experimental", ' ', "experimental", Switch, NotYet),
     flag("feature", ' ', "features", Map, NotYet),
     flag("firewall-backend", ' ', "firewall-backend", Text, Moot),
     flag("fixed-cidr", ' ', "fixed-cidr", Text, NotYet),
     flag("fixed-cidr-v6", ' ', "fixed-cidr-v6", Text, NotYet),
-    flag("group", 'G', "group", Text, Works),
-    flag("host", 'H', "hosts", List, Works),
+    flag("group", 'G', "group", Text, Works("Group of the unix socket\n(default \"docker\")")),
+    flag("host", 'H', "hosts", List, Works("Listen on unix://, tcp:// or fd://")),
     flag("host-gateway-ip", ' ', "host-gateway-ips", List, NotYet),
-    flag("host-name", ' ', "host-names", List, Works),
+    flag("host-name", ' ', "host-names", List, Works("Name of this host in requests")),
     flag("http-proxy", ' ', "http-proxy", Text, NotYet),
     flag("https-proxy", ' ', "https-proxy", Text, NotYet),
-    flag("icc", ' ', "icc", Switch, Works),
-    flag("init", ' ', "init", Switch, Works),
+    flag("icc", ' ', "icc", Switch, Works("Containers may reach each other\n(default true)")),
+    flag("init", ' ', "init", Switch, Works("Run an init in each container")),
     flag("init-path", ' ', "init-path", Text, Moot),
-    flag("insecure-registry", ' ', "insecure-registries", List, Works),
-    flag("ip", ' ', "ip", Text, Works),
-    flag("ip-forward", ' ', "ip-forward", Switch, Works),
+    flag("insecure-registry", ' ', "insecure-registries", List, Works("Registry without verified TLS")),
+    flag("ip", ' ', "ip", Text, Works("Address for published ports\n(default 0.0.0.0)")),
+    flag("ip-forward", ' ', "ip-forward", Switch, Works("Turn on the kernel's forwarding\n(default true)")),
     flag("ip-forward-no-drop", ' ', "ip-forward-no-drop", Switch, NotYet),
-    flag("ip-masq", ' ', "ip-masq", Switch, Works),
+    flag("ip-masq", ' ', "ip-masq", Switch, Works("Masquerade for the default bridge\n(default true)")),
     flag("ip6tables", ' ', "ip6tables", Switch, NotYet),
     flag("iptables", ' ', "iptables", Switch, NotYet),
     flag("ipv6", ' ', "ipv6", Switch, NotYet),
-    flag("label", ' ', "labels", List, Works),
+    flag("label", ' ', "labels", List, Works("Label of the engine (key=value)")),
     flag("live-restore", ' ', "live-restore", Switch, Moot),
-    flag("log-driver", ' ', "log-driver", Text, Works),
+    flag("log-driver", ' ', "log-driver", Text, Works("Log driver of containers\n(default \"json-file\")")),
     flag("log-format", ' ', "log-format", Text, NotYet),
-    flag("log-level", 'l', "log-level", Text, Works),
-    flag("log-opt", ' ', "log-opts", Map, Works),
+    flag("log-level", 'l', "log-level", Text, Works("\"debug\", \"info\", \"warn\", \"error\"\n(default \"info\")")),
+    flag("log-opt", ' ', "log-opts", Map, Works("Log options of containers")),
     flag("max-concurrent-downloads", ' ', "max-concurrent-downloads", Number, NotYet),
     flag("max-concurrent-uploads", ' ', "max-concurrent-uploads", Number, NotYet),
     flag("max-download-attempts", ' ', "max-download-attempts", Number, NotYet),
     flag("metrics-addr", ' ', "metrics-addr", Text, NotYet),
     flag("min-api-version", ' ', "min-api-version", Text, NotYet),
-    flag("mtu", ' ', "mtu", Number, Works),
+    flag("mtu", ' ', "mtu", Number, Works("MTU of the default bridge")),
     flag("network-control-plane-mtu", ' ', "network-control-plane-mtu", Number, Moot),
     flag("no-new-privileges", ' ', "no-new-privileges", Switch, Restricts("give it to each container: --security-opt no-new-privileges")),
     flag("no-proxy", ' ', "no-proxy", Text, NotYet),
     flag("node-generic-resource", ' ', "node-generic-resources", List, Moot),
     flag("nri-opts", ' ', "nri-opts", Map, NotYet),
     flag("oom-score-adjust", ' ', "oom-score-adjust", Number, NotYet),
-    flag("pidfile", 'p', "pidfile", Text, Works),
+    flag("pidfile", 'p', "pidfile", Text, Works("PID file\n(default \"cooper.pid\" in the exec root)")),
     flag("raw-logs", ' ', "raw-logs", Switch, Moot),
-    flag("registry-mirror", ' ', "registry-mirrors", List, Works),
+    flag("registry-mirror", ' ', "registry-mirrors", List, Works("Mirror of docker.io")),
     flag("rootless", ' ', "rootless", Switch, NotYet),
     flag("seccomp-profile", ' ', "seccomp-profile", Text, Restricts("give it to each container: --security-opt seccomp=FILE; the built-in profile holds for the others")),
     flag("selinux-enabled", ' ', "selinux-enabled", Switch, NotYet),
@@ -167,7 +168,7 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("userland-proxy", ' ', "userland-proxy", Switch, Moot),
     flag("userland-proxy-path", ' ', "userland-proxy-path", Text, Moot),
     flag("userns-remap", ' ', "userns-remap", Text, Restricts("run the programs as another user: --user")),
-    flag("validate", ' ', "", Switch, Works),
+    flag("validate", ' ', "", Switch, Works("Check the configuration and exit")),
 ];
 
 /// A value, from the command line or the file.
@@ -199,9 +200,16 @@ impl fmt::Display for Value {
 /// Values by the long name of their flag.
 pub(super) type Values = BTreeMap<&'static str, Value>;
 
+/// What the help says below the flags.
+const AFTER_HELP: &str = "\
+Every other flag of dockerd is taken as well: one whose feature is not there yet
+gives a warning, and one that would restrict what Cooper cannot keeps the daemon
+from starting. The keys of the configuration file are those of dockerd.";
+
 /// The command line as clap sees it.
-pub(super) fn command() -> Command {
-    let command = Command::new("dockerd")
+fn command(name: &str) -> Command {
+    let command = Command::new("cooper")
+        .bin_name(name)
         .about("A container engine for Linux that speaks the Docker Remote API")
         .version(env!("CARGO_PKG_VERSION"))
         .disable_version_flag(true)
@@ -210,9 +218,10 @@ pub(super) fn command() -> Command {
             Arg::new("version")
                 .short('v')
                 .long("version")
+                .help("Print the version")
                 .action(ArgAction::Version),
         )
-        .after_help("Keys of daemon.json are those of dockerd.");
+        .after_help(AFTER_HELP);
     FLAGS
         .iter()
         .fold(command, |command, flag| command.arg(argument(flag)))
@@ -225,19 +234,26 @@ fn argument(flag: &Flag) -> Arg {
     } else {
         arg.short(flag.short)
     };
+    let arg = match flag.support {
+        Works(help) => arg.help(help),
+        Moot | NotYet | Restricts(_) | RestrictsTcp(_) => arg.hide(true),
+    };
     match flag.kind {
         Switch => arg
             .action(ArgAction::Set)
             .num_args(0..=1)
             .require_equals(true)
+            .value_name("bool")
             .default_missing_value("true")
             .value_parser(go_bool),
-        Text => arg.action(ArgAction::Set),
+        Text => arg.action(ArgAction::Set).value_name("string"),
         Number => arg
             .action(ArgAction::Set)
+            .value_name("int")
             .value_parser(clap::value_parser!(i64))
             .allow_negative_numbers(true),
-        List | Map => arg.action(ArgAction::Append),
+        List => arg.action(ArgAction::Append).value_name("list"),
+        Map => arg.action(ArgAction::Append).value_name("map"),
     }
 }
 
@@ -257,7 +273,15 @@ fn go_bool(text: &str) -> Result<bool, String> {
 /// # Errors
 /// clap's, which prints itself; help and version come that way as well.
 pub(super) fn from_arguments(args: Vec<OsString>) -> Result<Values, clap::Error> {
-    let matches = command().try_get_matches_from(args)?;
+    let is_dockerd = args
+        .first()
+        .is_some_and(|program| Path::new(program).ends_with("dockerd"));
+    let name = if is_dockerd {
+        "dockerd"
+    } else {
+        "cooper daemon"
+    };
+    let matches = command(name).try_get_matches_from(args)?;
     let mut values = Values::new();
     for flag in FLAGS {
         let texts = || {
@@ -422,7 +446,7 @@ pub(super) fn warnings(values: &Values) -> Vec<String> {
         NotYet | RestrictsTcp(_) => true,
         // `unconfined` asks for more than there is; what is off or built in holds anyway.
         Restricts(_) => values.get(flag.long) == Some(&Value::Text("unconfined".to_owned())),
-        Works | Moot => false,
+        Works(_) | Moot => false,
     });
     missing
         .filter_map(|flag| {
@@ -443,7 +467,7 @@ pub(super) fn refuse_restrictions(values: &Values, tcp: Tcp) -> Result<(), Strin
     for flag in FLAGS {
         let way_out = match (flag.support, tcp) {
             (Restricts(way_out), _) | (RestrictsTcp(way_out), Tcp::Listens) => way_out,
-            (Works | Moot | NotYet, _) | (RestrictsTcp(_), Tcp::None) => continue,
+            (Works(_) | Moot | NotYet, _) | (RestrictsTcp(_), Tcp::None) => continue,
         };
         if let Some(value) = values.get(flag.long).filter(|value| restricts(value)) {
             return Err(format!(

@@ -63,7 +63,31 @@ fn only_missing_features_are_warned_about_and_once() {
             "--tlsverify=true has no effect: this feature is not there yet"
         ]
     );
-    assert!(FLAGS.iter().any(|flag| flag.support == Support::Works));
+}
+
+/// The help is for people: each flag that does something, a word on it, no line wider than a terminal.
+#[test]
+fn the_help_says_what_each_working_flag_does() {
+    let words = ["dockerd", "--help"].map(OsString::from);
+    let help = from_arguments(words.to_vec()).unwrap_err().to_string();
+    for flag in FLAGS {
+        let shown = help.contains(&format!("--{} ", flag.long))
+            || help.contains(&format!("--{}[", flag.long));
+        assert_eq!(
+            shown,
+            matches!(flag.support, Support::Works(_)),
+            "{}\n{help}",
+            flag.long
+        );
+        if let Support::Works(text) = flag.support {
+            for line in text.lines() {
+                assert!(help.contains(line), "{}\n{help}", flag.long);
+            }
+        }
+    }
+    for line in help.lines() {
+        assert!(line.len() <= 80, "{line}");
+    }
 }
 
 #[test]
