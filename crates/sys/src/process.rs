@@ -3,16 +3,28 @@
 //! [`clone`] copies the caller without a thread library's knowledge: the caller is single-threaded by contract, so
 //! the child may allocate. It must never return from the closure's frame, so it always ends in `_exit` or a new program.
 
-use std::ffi::{CStr, CString, OsStr};
+mod files;
+mod own;
+
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 
 use rustix::process as rp;
 
 use crate::error::check;
 use crate::namespace::Set;
+
+pub use files::{
+    CloseHow, borrow_number, close_range, duplicate_above, duplicate_to, memory_file, move_to,
+    pipe, wait_readable,
+};
+pub use own::{
+    change_directory, change_directory_to, current_directory, is_root, join_session_keyring,
+    kill_me_with_parent, new_group, new_session, set_command_line, set_group, set_groups,
+    set_limit, set_name, set_no_new_privileges, set_not_dumpable, set_umask, set_user,
+    use_all_processors,
+};
 
 /// How a child is made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -241,101 +253,6 @@ pub fn take_fd(pidfd: BorrowedFd<'_>, number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// What becomes of the descriptors in a range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseHow {
-    /// They are closed.
-    Now,
-    /// They are closed by the next successful execve.
-    OnExec,
-}
-
-/// Closes every descriptor from `first` to `last`, or marks it.
-///
-/// Descriptors owned by values in this process dangle afterwards: only a child that is about to
-/// become another program, and forgets those values, calls this.
-///
-/// # Errors
-/// The errno of `close_range(2)` (Linux 5.9; the flag 5.11, emulated on 5.10).
-pub fn close_range(first: u32, last: u32, how: CloseHow) -> io::Result<()> {
-    let flags = match how {
-        CloseHow::Now => 0,
-        CloseHow::OnExec => libc::CLOSE_RANGE_CLOEXEC,
-    };
-    // SAFETY: closing descriptors touches no memory; who owned them does not run on (contract above).
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
-    match check(result) {
-        Err(error) if how == CloseHow::OnExec && error.raw_os_error() == Some(libc::EINVAL) => {
-            close_on_exec_each(first)
-        }
-        other => other.map(drop),
-    }
-}
-
-fn close_on_exec_each(first: u32) -> io::Result<()> {
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        let name = entry?.file_name();
-        let Some(number) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        if i64::from(number) >= i64::from(first) {
-            // SAFETY: F_SETFD on a number takes no pointer; EBADF for the listing's own descriptor is harmless.
-            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
-    }
-    Ok(())
-}
-
-/// Makes `target` a copy of `fd` that survives execve (also when both are the same number).
-///
-/// # Errors
-/// The errno of `dup2(2)`.
-pub fn duplicate_to(fd: BorrowedFd<'_>, target: i32) -> io::Result<()> {
-    if fd.as_raw_fd() == target {
-        // SAFETY: F_SETFD takes no pointer.
-        let result = unsafe { libc::fcntl(target, libc::F_SETFD, 0) };
-        return check(result.into()).map(drop);
-    }
-    // SAFETY: dup2 takes no pointer; `target` is a standard stream or a number the caller reserved in this child.
-    let result = unsafe { libc::dup2(fd.as_raw_fd(), target) };
-    check(result.into()).map(drop)
-}
-
-/// Moves `fd` to exactly `target`, close-on-exec, replacing what was there.
-///
-/// # Errors
-/// The errno of `dup3(2)`.
-pub fn move_to(fd: OwnedFd, target: i32) -> io::Result<OwnedFd> {
-    if fd.as_raw_fd() == target {
-        return Ok(fd);
-    }
-    // SAFETY: dup3 takes no pointer; the caller, a child about to close everything else, reserved `target`.
-    let result = unsafe { libc::dup3(fd.as_raw_fd(), target, libc::O_CLOEXEC) };
-    check(result.into())?;
-    // SAFETY: `target` is now a descriptor made by us.
-    Ok(unsafe { OwnedFd::from_raw_fd(target) })
-}
-
-/// A copy of `fd` with a number not below `minimum`, close-on-exec.
-///
-/// # Errors
-/// The errno of `fcntl(2)`.
-pub fn duplicate_above(fd: BorrowedFd<'_>, minimum: i32) -> io::Result<OwnedFd> {
-    Ok(rustix::io::fcntl_dupfd_cloexec(fd, minimum)?)
-}
-
-/// Borrows one of the standard streams, or another number that is known to be open.
-///
-/// # Errors
-/// `EBADF` when it is not open.
-pub fn borrow_number(number: i32) -> io::Result<OwnedFd> {
-    // SAFETY: F_DUPFD_CLOEXEC takes no pointer and fails for a number that is not open.
-    let result = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) };
-    check(result.into())?;
-    // SAFETY: the kernel just made this descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(result) })
-}
-
 /// Strings for execve.
 #[derive(Debug)]
 pub struct Strings(Vec<CString>);
@@ -421,238 +338,6 @@ pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
     // SAFETY: kill takes no pointer.
     let result = unsafe { libc::kill(pid, signal) };
     check(result.into()).map(drop)
-}
-
-/// Becomes the leader of a new session.
-///
-/// # Errors
-/// The errno of `setsid(2)`.
-pub fn new_session() -> io::Result<()> {
-    Ok(rp::setsid().map(drop)?)
-}
-
-/// Becomes the leader of a new process group.
-///
-/// # Errors
-/// The errno of `setpgid(2)`.
-pub fn new_group() -> io::Result<()> {
-    Ok(rp::setpgid(None, None)?)
-}
-
-/// Joins a new session keyring of this name; a kernel or policy without keyrings is no error.
-///
-/// # Errors
-/// The errno of `keyctl(2)`.
-pub fn join_session_keyring(name: &str) -> io::Result<()> {
-    const JOIN_SESSION_KEYRING: libc::c_long = 1;
-    let name = CString::new(name).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: `name` is a C string that outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) };
-    match check(result) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
-        other => other.map(drop),
-    }
-}
-
-/// Makes this process untraceable for processes without CAP_SYS_PTRACE over it, its `/proc` files root's.
-///
-/// # Errors
-/// The errno of `prctl(2)`.
-pub fn set_not_dumpable() -> io::Result<()> {
-    Ok(rp::set_dumpable_behavior(
-        rp::DumpableBehavior::NotDumpable,
-    )?)
-}
-
-/// Asks for `signal` at the death of the parent.
-///
-/// # Errors
-/// The errno of `prctl(2)`.
-pub fn kill_me_with_parent() -> io::Result<()> {
-    Ok(rp::set_parent_process_death_signal(Some(rp::Signal::KILL))?)
-}
-
-/// Forbids for good that execve grants privileges.
-///
-/// # Errors
-/// The errno of `prctl(2)`.
-pub fn set_no_new_privileges() -> io::Result<()> {
-    Ok(rustix::thread::set_no_new_privs(true)?)
-}
-
-/// Sets one limit by number (`RLIMIT_*`); `u64::MAX` is no limit.
-///
-/// # Errors
-/// The errno of `prlimit(2)`.
-pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit64 {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
-    // SAFETY: `limit` outlives the call, and the old value is not asked for.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_prlimit64,
-            0,
-            resource,
-            &raw const limit,
-            std::ptr::null_mut::<libc::rlimit64>(),
-        )
-    };
-    check(result).map(drop)
-}
-
-/// Sets the file mode creation mask.
-pub fn set_umask(mask: u32) {
-    rp::umask(rustix::fs::Mode::from_raw_mode(mask & 0o777));
-}
-
-/// Changes the current directory.
-///
-/// # Errors
-/// The errno of `chdir(2)`.
-pub fn change_directory(path: &Path) -> io::Result<()> {
-    Ok(rp::chdir(path)?)
-}
-
-/// Changes the current directory to what `fd` is open on.
-///
-/// # Errors
-/// The errno of `fchdir(2)`.
-pub fn change_directory_to(fd: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(rp::fchdir(fd)?)
-}
-
-/// The current directory as the kernel says it: one outside of the root does not begin with a slash.
-///
-/// # Errors
-/// The errno of `getcwd(2)`; `ENOENT` for one that was removed.
-pub fn current_directory() -> io::Result<PathBuf> {
-    let mut buffer = vec![0u8; PATH_MAX];
-    // SAFETY: the buffer is as long as is said. The raw call, since glibc's wrapper hides "(unreachable)".
-    let result = unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) };
-    let length = usize::try_from(check(result)?).unwrap_or(0);
-    let text = buffer.get(..length.saturating_sub(1)).unwrap_or_default();
-    Ok(PathBuf::from(OsStr::from_bytes(text)))
-}
-
-/// The longest path the kernel takes or tells. Bytes, with the NUL.
-const PATH_MAX: usize = 4096;
-
-/// Sets the supplementary groups of this thread, the process's only one.
-///
-/// # Errors
-/// The errno of `setgroups(2)`.
-pub fn set_groups(groups: &[u32]) -> io::Result<()> {
-    let groups: Vec<_> = groups
-        .iter()
-        .map(|&gid| rustix::fs::Gid::from_raw(gid))
-        .collect();
-    Ok(rustix::thread::set_thread_groups(&groups)?)
-}
-
-/// Sets real, effective and saved group id.
-///
-/// # Errors
-/// The errno of `setresgid(2)`.
-pub fn set_group(gid: u32) -> io::Result<()> {
-    let gid = rustix::fs::Gid::from_raw(gid);
-    Ok(rustix::thread::set_thread_res_gid(gid, gid, gid)?)
-}
-
-/// Sets real, effective and saved user id.
-///
-/// # Errors
-/// The errno of `setresuid(2)`.
-pub fn set_user(uid: u32) -> io::Result<()> {
-    let uid = rustix::fs::Uid::from_raw(uid);
-    Ok(rustix::thread::set_thread_res_uid(uid, uid, uid)?)
-}
-
-/// Whether the caller is uid 0.
-#[must_use]
-pub fn is_root() -> bool {
-    rp::geteuid().is_root()
-}
-
-/// Shows `line` (strings joined by NUL) as this process's command line in `ps`. Needs CAP_SYS_RESOURCE; cosmetic.
-///
-/// # Errors
-/// The errno of `prctl(2)`.
-pub fn set_command_line(line: Vec<u8>) -> io::Result<()> {
-    const PR_SET_MM: libc::c_int = 35;
-    const ARG_START: libc::c_ulong = 8;
-    const ARG_END: libc::c_ulong = 9;
-    let line: &'static mut [u8] = line.leak();
-    let range = line.as_ptr_range();
-    // The heap lies below the stack, where the old line ends: start first, so that start never is above end.
-    for (what, address) in [(ARG_START, range.start), (ARG_END, range.end)] {
-        // SAFETY: the addresses are those of a leaked buffer, which stays mapped until this process ends.
-        let result = unsafe { libc::prctl(PR_SET_MM, what, address, 0, 0) };
-        check(result.into())?;
-    }
-    Ok(())
-}
-
-/// Lets this process run on every processor that its cgroup allows (of the first 1024, as many as the kernel's own
-/// structure has).
-///
-/// # Errors
-/// The errno of `sched_setaffinity(2)`.
-pub fn use_all_processors() -> io::Result<()> {
-    use rustix::thread::{CpuSet, sched_setaffinity};
-    let mut all = CpuSet::new();
-    for number in 0..CpuSet::MAX_CPU {
-        all.set(number);
-    }
-    Ok(sched_setaffinity(None, &all)?)
-}
-
-/// Sets the short name of this process.
-///
-/// # Errors
-/// The errno of `prctl(2)`.
-pub fn set_name(name: &CStr) -> io::Result<()> {
-    Ok(rustix::thread::set_name(name)?)
-}
-
-/// A file in memory with these bytes, to be handed to another process.
-///
-/// # Errors
-/// The errno of `memfd_create(2)` or the write.
-pub fn memory_file(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
-    use std::io::{Seek, Write};
-    let fd = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?;
-    let mut file = std::fs::File::from(fd);
-    file.write_all(bytes)?;
-    file.rewind()?;
-    Ok(file.into())
-}
-
-/// Makes a pipe: `(read end, write end)`, both close-on-exec.
-///
-/// # Errors
-/// The errno of `pipe2(2)`.
-pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
-}
-
-/// Waits until one of the descriptors can be read or has ended; says which. `None` after the time given.
-///
-/// # Errors
-/// The errno of `poll(2)`.
-pub fn wait_readable(
-    fds: &[BorrowedFd<'_>],
-    timeout: Option<std::time::Duration>,
-) -> io::Result<Vec<bool>> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut polled: Vec<_> = fds
-        .iter()
-        .map(|fd| PollFd::new(fd, PollFlags::IN))
-        .collect();
-    let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
-    rustix::io::retry_on_intr(|| poll(&mut polled, timeout.as_ref()))?;
-    Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
 #[cfg(test)]
