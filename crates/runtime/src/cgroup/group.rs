@@ -1,5 +1,8 @@
 //! The directories of one cgroup: making, opening, renaming, joining and removing them.
 
+mod below;
+mod make;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -9,6 +12,10 @@ use sys::cgroupfs;
 use super::layout::{self, Hierarchy};
 use super::path::{self, CgroupPath};
 use super::{Error, Version};
+
+pub(super) use below::members;
+use below::remove_tree;
+use make::make;
 
 /// How long [`Cgroup::remove`] waits for dying processes: an exit of a large process takes tens of milliseconds, and
 /// what is not dead after this hangs in the kernel.
@@ -388,149 +395,6 @@ fn open_in(hierarchy: &'static Hierarchy, path: &CgroupPath) -> io::Result<Direc
         parent,
         dir,
     })
-}
-
-/// Makes and opens the group in one hierarchy; whether the leaf is new.
-fn make(
-    hierarchy: &'static Hierarchy,
-    version: Version,
-    path: &CgroupPath,
-) -> Result<(Directory, bool), Error> {
-    let components =
-        path::components(path.parent()).expect("a CgroupPath holds only valid components");
-    let mut parent = hierarchy
-        .root
-        .try_clone()
-        .map_err(|source| failed(hierarchy, "open", "/".to_owned(), source))?;
-    let wrap = |operation: &'static str| {
-        move |source| failed(hierarchy, operation, path.to_string(), source)
-    };
-    for component in components {
-        hand_down(hierarchy, version, parent.as_fd());
-        let fresh =
-            cgroupfs::make_dir(parent.as_fd(), component).map_err(wrap("make the parent of"))?;
-        let dir =
-            cgroupfs::open_dir(parent.as_fd(), component).map_err(wrap("open the parent of"))?;
-        if version == Version::V1 {
-            prepare_v1(hierarchy, parent.as_fd(), dir.as_fd(), fresh)
-                .map_err(wrap("prepare the parent of"))?;
-        }
-        parent = dir;
-    }
-    hand_down(hierarchy, version, parent.as_fd());
-    let fresh = cgroupfs::make_dir(parent.as_fd(), path.name()).map_err(wrap("make"))?;
-    let dir = cgroupfs::open_dir(parent.as_fd(), path.name()).map_err(wrap("open"))?;
-    if version == Version::V1 && hierarchy.has("cpuset") {
-        inherit_cpuset(parent.as_fd(), dir.as_fd()).map_err(wrap("set the processors of"))?;
-    }
-    Ok((
-        Directory {
-            hierarchy,
-            parent,
-            dir,
-        },
-        fresh,
-    ))
-}
-
-/// v2: turns on, for the groups below, each controller that can be. One that cannot (processes in an inner group,
-/// threads of real-time policy for cpu) is reported when a limit asks for it.
-fn hand_down(hierarchy: &Hierarchy, version: Version, dir: BorrowedFd<'_>) {
-    if version == Version::V1 {
-        return;
-    }
-    let on = cgroupfs::read(dir, "cgroup.subtree_control").unwrap_or_default();
-    let missing = hierarchy
-        .controllers
-        .iter()
-        .filter(|name| !on.split_whitespace().any(|other| other == name.as_str()));
-    for controller in missing {
-        drop(cgroupfs::write(
-            dir,
-            "cgroup.subtree_control",
-            &format!("+{controller}"),
-        ));
-    }
-}
-
-/// v1: a cpuset without processors and memory nodes takes no process, so a new parent gets those above it and hands
-/// them down by itself; and before Linux 5.11 charges reach the groups above only with `use_hierarchy`.
-fn prepare_v1(
-    hierarchy: &Hierarchy,
-    above: BorrowedFd<'_>,
-    dir: BorrowedFd<'_>,
-    fresh: bool,
-) -> io::Result<()> {
-    if hierarchy.has("cpuset") {
-        inherit_cpuset(above, dir)?;
-        if fresh {
-            cgroupfs::write(dir, "cgroup.clone_children", "1")?;
-        }
-    }
-    if fresh && hierarchy.has("memory") {
-        let hierarchical = cgroupfs::read(dir, "memory.use_hierarchy").unwrap_or_default();
-        if hierarchical.trim() == "0" {
-            cgroupfs::write(dir, "memory.use_hierarchy", "1")?;
-        }
-    }
-    Ok(())
-}
-
-fn inherit_cpuset(above: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> io::Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if cgroupfs::read(dir, file)?.trim().is_empty() {
-            let inherited = cgroupfs::read(above, file)?;
-            cgroupfs::write(dir, file, inherited.trim())?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes a group, and first the groups a container made below it. A missing group is a success.
-fn remove_tree(parent: BorrowedFd<'_>, name: &str, depth: usize) -> io::Result<()> {
-    match cgroupfs::remove_dir(parent, name) {
-        Ok(()) => return Ok(()),
-        Err(error) if is_gone(&error) => return Ok(()),
-        Err(error) if error.raw_os_error() != Some(EBUSY) || depth == 0 => return Err(error),
-        Err(_) => {}
-    }
-    let dir = match cgroupfs::open_dir(parent, name) {
-        Ok(dir) => dir,
-        Err(error) if is_gone(&error) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for child in cgroupfs::subdirectories(dir.as_fd())? {
-        remove_tree(dir.as_fd(), &child, depth - 1)?;
-    }
-    match cgroupfs::remove_dir(parent, name) {
-        Err(error) if !is_gone(&error) => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// The processes in a directory and in those below it.
-pub(super) fn members(dir: BorrowedFd<'_>, depth: usize) -> io::Result<Vec<u32>> {
-    let mut pids = match cgroupfs::read(dir, "cgroup.procs") {
-        // A process of another pid namespace shows as 0: it can be neither named nor signalled from here.
-        Ok(text) => text
-            .lines()
-            .filter_map(|line| line.parse().ok())
-            .filter(|pid| *pid != 0)
-            .collect::<Vec<u32>>(),
-        Err(error) if is_gone(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    if depth == 0 {
-        return Ok(pids);
-    }
-    for child in cgroupfs::subdirectories(dir)? {
-        match cgroupfs::open_dir(dir, &child) {
-            Ok(child) => pids.extend(members(child.as_fd(), depth - 1)?),
-            Err(error) if is_gone(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(pids)
 }
 
 /// Everything in and below the group, over all hierarchies, each process once.
