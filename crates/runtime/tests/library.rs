@@ -323,8 +323,10 @@ fn our_init_reaps_forwards_and_cannot_be_written() {
     }
     let place = Place::new("init");
     let root = place.directory.path().join("layers/1");
-    let script = "cat /proc/1/cmdline | tr '\\0' ' '; echo; (sleep 0.1 &); sleep 0.3; \
-        ps | grep -c '[Zz]ombie'; ls -l /proc/1/exe >/dev/null; (: >> /proc/1/exe) 2>/dev/null && echo WRITABLE; \
+    // An orphan that is reaped leaves /proc; a zombie would stay there.
+    let script = "cat /proc/1/cmdline | tr '\\0' ' '; echo; orphan=$(sh -c 'sleep 0.1 >/dev/null & echo $!'); \
+        tries=0; while [ -e /proc/$orphan ] && [ $tries -lt 600 ]; do sleep 0.05; tries=$((tries+1)); done; \
+        [ ! -e /proc/$orphan ]; echo $?; ls -l /proc/1/exe >/dev/null; (: >> /proc/1/exe) 2>/dev/null && echo WRITABLE; \
         echo $$; trap 'exit 33' TERM; kill -TERM 1; while :; do sleep 0.05; done";
     let mut value = serde_json::to_value(spec(&["sh", "-c", script])).unwrap();
     value["root"]["path"] = serde_json::json!(root);
