@@ -9,138 +9,27 @@
 //! The future is the pull: dropped (the client left), its downloads end at once and its unpackers at their next
 //! read; what is complete in the store is garbage when the lease ends, beginnings of blobs wait to be resumed.
 
+mod documents;
 mod download;
+mod error;
+mod tries;
 mod unpack;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use hyper::StatusCode;
-use image::manifest::{self, Descriptor, Manifest, ManifestError, Platform};
-use image::{Digest, ImageConfig, Lease, NewImage, Reference, Store};
+use image::manifest::{Descriptor, Manifest, Platform};
+use image::{Digest, Lease, NewImage, Reference, Store};
 use tokio::sync::mpsc::Sender;
 
+use self::documents::parsed;
+pub use self::error::Error;
+use self::tries::Tries;
 use crate::auth::Credentials;
 use crate::dns::Resolver;
-use crate::endpoint::{self, Scheme, Settings};
+use crate::endpoint::{self, Settings};
 use crate::progress::{Gone, Progress};
 use crate::remote::{self, Document, Remote};
 use crate::transport::{self, Transport};
-
-/// Why a pull failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The registry has no such image; the text is Docker's.
-    #[error("manifest for {reference} not found: {source}")]
-    NotFound {
-        /// As the user wrote it.
-        reference: String,
-        /// The registry's words.
-        #[source]
-        source: remote::Error,
-    },
-    /// The registry does not let us; the text is Docker's.
-    #[error(
-        "pull access denied for {name}, repository does not exist or may require 'docker login': {source}"
-    )]
-    Denied {
-        /// The repository as the user wrote it.
-        name: String,
-        /// The registry's words.
-        #[source]
-        source: remote::Error,
-    },
-    /// The registry failed.
-    #[error(transparent)]
-    Remote(#[from] remote::Error),
-    /// The registry has no such repository; the text is Docker's.
-    #[error("repository {name} not found: {source}")]
-    NoRepository {
-        /// The repository as the user wrote it.
-        name: String,
-        /// The registry's words.
-        #[source]
-        source: remote::Error,
-    },
-    /// Nothing answers there.
-    #[error("Get \"{url}\": {why}")]
-    Unreachable {
-        /// What was asked for in the last try.
-        url: String,
-        /// In Go's words where they are known.
-        why: String,
-        /// What happened.
-        #[source]
-        source: Box<remote::Error>,
-    },
-    /// The registry does not accept the credentials; the text is Docker's.
-    #[error("Get \"{url}\": {source}")]
-    LoginRefused {
-        /// What was asked for.
-        url: String,
-        /// The registry's words.
-        #[source]
-        source: remote::Error,
-    },
-    /// The token server does not accept the credentials of a pull; the text is Docker's.
-    #[error("Head \"{url}\": {source}")]
-    TokenRefused {
-        /// The manifest that was asked for.
-        url: String,
-        /// The server's words.
-        #[source]
-        source: remote::Error,
-    },
-    /// A login that came through and was refused all the same; the text is Docker's.
-    #[error("login attempt to {url} failed with status: 401 Unauthorized")]
-    LoginFailed {
-        /// What was asked for.
-        url: String,
-        /// The registry's words.
-        #[source]
-        source: remote::Error,
-    },
-    /// The manifest or index is malformed, or there is none for this machine.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    /// The manifest and its configuration contradict each other.
-    #[error(
-        "invalid rootfs in image configuration: {layers} layers in the manifest, {diff_ids} in the configuration"
-    )]
-    RootFs {
-        /// In the manifest.
-        layers: usize,
-        /// In the configuration.
-        diff_ids: usize,
-    },
-    /// The image is for another system.
-    #[error("image operating system {0:?} cannot be used on this platform")]
-    OperatingSystem(String),
-    /// The configuration is not to be had, or not what its digest names; the text is Docker's.
-    #[error("error pulling image configuration: {0}")]
-    Configuration(Box<Error>),
-    /// As [`Error::UnknownBlob`], of a configuration.
-    #[error("download failed after attempts=1: unknown blob")]
-    NoConfiguration(#[source] remote::Error),
-    /// As [`Error::Verification`], of a configuration.
-    #[error("image config verification failed for digest {0}")]
-    ConfigurationDigest(Digest),
-    /// The registry has no such blob, though its manifest names it; the text is Docker's.
-    #[error("unknown blob")]
-    UnknownBlob(#[source] remote::Error),
-    /// A blob is not what its digest names, or longer than announced.
-    #[error("filesystem layer verification failed for digest {0}")]
-    Verification(Digest),
-    /// The store could not take it.
-    #[error(transparent)]
-    Store(#[from] image::Error),
-    /// The client left.
-    #[error(transparent)]
-    Gone(#[from] Gone),
-    /// A thread of ours panicked; the pull is over, the daemon is not.
-    #[error("the pull stopped: a worker failed")]
-    Worker,
-}
 
 /// Pulls images into one store.
 #[derive(Clone, Debug)]
@@ -393,73 +282,6 @@ impl Puller {
         Err(tries.login_failed(&remote, error))
     }
 
-    /// Goes from an index to the manifest for the platform.
-    async fn choose(
-        &self,
-        lease: &Arc<Lease>,
-        remote: &Remote,
-        mut document: Document,
-        request: &Request,
-    ) -> Result<(Digest, Manifest), Error> {
-        let platform = request.platform.clone().unwrap_or_else(Platform::host);
-        for _ in 0..manifest::INDEX_DEPTH_MAX {
-            match parsed(&document)? {
-                manifest::Document::Manifest(manifest) => return Ok((document.digest, manifest)),
-                manifest::Document::Index(index) => {
-                    let chosen = index.choose(&platform)?;
-                    let entry = chosen.first().expect("choose answers at least one entry");
-                    document = remote.manifest("", Some(&entry.digest)).await?;
-                    self.keep(lease, &document).await?;
-                }
-            }
-        }
-        Err(remote::Error::MediaType("an index within an index within an index".to_owned()).into())
-    }
-
-    /// Stores a manifest or index under its digest.
-    async fn keep(&self, lease: &Arc<Lease>, document: &Document) -> Result<(), Error> {
-        let (store, lease) = (self.store.clone(), Arc::clone(lease));
-        let (digest, bytes) = (document.digest.clone(), document.bytes.clone());
-        blocking(move || put(&store, &lease, &digest, &bytes)).await
-    }
-
-    async fn configuration(
-        &self,
-        lease: &Arc<Lease>,
-        remote: &Remote,
-        manifest: &Manifest,
-    ) -> Result<ImageConfig, Error> {
-        let digest = manifest.config.digest.clone();
-        let (store, held, wanted) = (self.store.clone(), Arc::clone(lease), digest.clone());
-        let known = blocking(move || {
-            Ok(match store.lease_blob(&held, &wanted)? {
-                Some(_) => Some(store.read_document(&wanted)?),
-                None => None,
-            })
-        })
-        .await?;
-        let bytes = match known {
-            Some(bytes) => bytes,
-            None => {
-                let blob = remote.blob(&digest, 0).await;
-                let blob = blob.map_err(|error| match unknown_blob(error) {
-                    Error::UnknownBlob(source) => Error::NoConfiguration(source),
-                    other => other,
-                })?;
-                let bytes = transport::document(blob.body)
-                    .await
-                    .map_err(remote::Error::from)?;
-                let (store, held) = (self.store.clone(), Arc::clone(lease));
-                let put = blocking(move || put(&store, &held, &digest, &bytes).map(|()| bytes));
-                put.await.map_err(|error| match error {
-                    Error::Verification(digest) => Error::ConfigurationDigest(digest),
-                    other => other,
-                })?
-            }
-        };
-        Ok(ImageConfig::parse(&bytes)?)
-    }
-
     /// The image that the reference names now.
     async fn current(&self, reference: &Reference) -> Result<Option<Digest>, Error> {
         let (store, name) = (self.store.clone(), reference.familiar());
@@ -501,20 +323,6 @@ impl Puller {
     }
 }
 
-/// A manifest or index as what it says it is.
-fn parsed(document: &Document) -> Result<manifest::Document, ManifestError> {
-    let served_as = (!document.media_type.is_empty()).then_some(document.media_type.as_str());
-    manifest::Document::parse(&document.bytes, served_as)
-}
-
-/// A blob that is missing is no missing image.
-fn unknown_blob(error: remote::Error) -> Error {
-    match error {
-        remote::Error::NotFound { .. } => Error::UnknownBlob(error),
-        other => other.into(),
-    }
-}
-
 /// The first line of a pull.
 async fn begin(
     progress: &Sender<Progress>,
@@ -524,25 +332,6 @@ async fn begin(
     let name = reference.tag().or(digest.map(Digest::as_str));
     let status = format!("Pulling from {}", reference.path());
     tell(progress, name.map(str::to_owned), status).await
-}
-
-/// Writes a small blob and verifies its digest.
-fn put(store: &Store, lease: &Lease, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
-    use std::io::Write;
-    let mut writer = store.blob_writer(Some(digest))?;
-    writer.restart()?;
-    let written = writer.write_all(bytes);
-    written.map_err(|source| image::Error::Io {
-        operation: "write the blob",
-        path: digest.as_str().into(),
-        source,
-    })?;
-    let finished = writer.finish().map_err(|error| match error {
-        image::Error::DigestMismatch { .. } => Error::Verification(digest.clone()),
-        other => other.into(),
-    })?;
-    store.store_blob(lease, finished)?;
-    Ok(())
 }
 
 /// Runs blocking work of the store on its own thread.
@@ -569,90 +358,4 @@ async fn conclude(progress: &Sender<Progress>, up_to_date: bool, name: &str) -> 
         "Downloaded newer image for"
     };
     tell(progress, None, format!("Status: {news} {name}")).await
-}
-
-/// What came of the endpoints so far.
-struct Tries {
-    /// Of the registry's host.
-    addresses: Vec<IpAddr>,
-    last: Option<(Remote, remote::Error)>,
-}
-
-impl Tries {
-    /// Whether the next endpoint is asked: a registry that answers HTTP has answered, and plain text is tried only
-    /// where no TLS connection came about; a mirror never has the last word.
-    fn goes_on(&self, remote: &Remote, error: &remote::Error) -> bool {
-        remote.endpoint().mirror
-            || matches!(error, remote::Error::Transport(error) if error.is_unconnected())
-    }
-
-    fn give_up(mut self, reference: &Reference) -> Error {
-        let (remote, error) = self.last.take().expect("there is always an endpoint");
-        self.explain(reference, &remote, error)
-    }
-
-    /// The words of dockerd for what cannot be had.
-    fn explain(&self, reference: &Reference, remote: &Remote, source: remote::Error) -> Error {
-        match source {
-            remote::Error::NotFound { .. } | remote::Error::Status(StatusCode::NOT_FOUND) => {
-                Error::NotFound {
-                    reference: reference.familiar(),
-                    source,
-                }
-            }
-            // Docker explains a denial only, not a missing login.
-            source @ remote::Error::Denied { .. } if source.is_unauthorized() => source.into(),
-            remote::Error::Denied { .. } => Error::Denied {
-                name: reference.familiar_name(),
-                source,
-            },
-            source @ remote::Error::TokenDenied { .. } => Error::TokenRefused {
-                url: remote.manifest_url(reference),
-                source,
-            },
-            other => self.unreachable(remote, other),
-        }
-    }
-
-    fn login_failed(&self, remote: &Remote, source: remote::Error) -> Error {
-        match source {
-            remote::Error::TokenDenied { .. } => Error::LoginRefused {
-                url: remote.endpoint().url(""),
-                source,
-            },
-            remote::Error::Denied { .. } => Error::LoginFailed {
-                url: remote.endpoint().url(""),
-                source,
-            },
-            other => self.unreachable(remote, other),
-        }
-    }
-
-    fn unreachable(&self, remote: &Remote, source: remote::Error) -> Error {
-        let remote::Error::Transport(error) = &source else {
-            return source.into();
-        };
-        let endpoint = remote.endpoint();
-        let name = endpoint::host_name(&endpoint.host);
-        let port = endpoint
-            .host
-            .get(name.len()..)
-            .and_then(|port| port.strip_prefix(':'));
-        let port = port.unwrap_or(match endpoint.scheme {
-            Scheme::Https => "443",
-            Scheme::Http => "80",
-        });
-        let address = self.addresses.first().map_or_else(
-            || format!("{name}:{port}"),
-            |address| match address {
-                IpAddr::V4(address) => format!("{address}:{port}"),
-                IpAddr::V6(address) => format!("[{address}]:{port}"),
-            },
-        );
-        Error::Unreachable {
-            url: endpoint.url(""),
-            why: error.dialled(&address).unwrap_or_else(|| error.to_string()),
-            source: Box::new(source),
-        }
-    }
 }

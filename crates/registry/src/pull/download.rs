@@ -97,7 +97,7 @@ impl Downloads {
                     pause(attempt * RETRY_STEP_S, teller).await?;
                     attempt += 1;
                 }
-                Err(error) => return Err(super::unknown_blob(error)),
+                Err(error) => return Err(super::documents::unknown_blob(error)),
             }
         }
         sys::fault!("registry.blob-downloaded");
