@@ -18,6 +18,11 @@ const SEND_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 
 const HEADER_BYTES: usize = 16;
 const ERROR: u16 = 2;
+/// `NLM_F_DUMP_INTR` in an answer: what is listed changed meanwhile, and something may be missing.
+const INTERRUPTED: u16 = 0x10;
+/// How often a dump that a change interrupted begins anew. Changes come in bursts, a dump takes well under a
+/// millisecond; a network that changes faster than this is not told right by any listing.
+const DUMPS_MAX: u32 = 20;
 const DONE: u16 = 3;
 const NESTED: u16 = 0x8000;
 const KIND_MASK: u16 = 0x3fff;
@@ -221,27 +226,24 @@ impl Socket {
         failed.map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Sends one request and collects its answers: a dump, or a single object.
+    /// Sends one request and collects its answers: a dump, or a single object. A dump that a change interrupted
+    /// begins anew.
     ///
     /// # Errors
-    /// The errno of the request.
+    /// The errno of the request; `EINTR` when every dump was interrupted.
     pub fn query(&mut self, messages: &mut Messages) -> io::Result<Vec<Reply>> {
+        whole_dump(|| self.query_once(messages))
+    }
+
+    fn query_once(&mut self, messages: &mut Messages) -> io::Result<Vec<Reply>> {
         let sent = self.send(messages)?;
-        let mut replies = Vec::new();
+        let mut answer = Answer::default();
         loop {
             let Some(bytes) = self.receive(RecvFlags::empty())? else {
                 continue;
             };
-            for message in Frames(&self.buffer[..bytes]) {
-                if message.sequence < sent {
-                    continue;
-                }
-                match message.error() {
-                    Some(0) => return Ok(replies),
-                    Some(code) => return Err(io::Error::from_raw_os_error(-code)),
-                    None if message.kind == DONE => return Ok(replies),
-                    None => replies.push(message.owned()),
-                }
+            if answer.take(&self.buffer[..bytes], sent) {
+                return answer.end();
             }
         }
     }
@@ -291,10 +293,57 @@ impl Socket {
         if self.buffer.is_empty() {
             self.buffer.resize(RECEIVE_BYTES, 0);
         }
-        match rustix::net::recv(&self.fd, &mut self.buffer[..], flags) {
+        let received =
+            rustix::io::retry_on_intr(|| rustix::net::recv(&self.fd, &mut self.buffer[..], flags));
+        match received {
             Ok((_, bytes)) => Ok(Some(bytes.min(RECEIVE_BYTES))),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Asks until a dump is whole.
+fn whole_dump<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..DUMPS_MAX {
+        match ask() {
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            answer => return answer,
+        }
+    }
+    ask()
+}
+
+/// What was answered to a request so far.
+#[derive(Debug, Default)]
+struct Answer {
+    replies: Vec<Reply>,
+    interrupted: bool,
+    failed: Option<i32>,
+}
+
+impl Answer {
+    /// Takes one datagram of answers to the request `sent`; whether it was the last.
+    fn take(&mut self, datagram: &[u8], sent: u32) -> bool {
+        for message in Frames(datagram).filter(|message| message.sequence >= sent) {
+            self.interrupted |= message.flags & INTERRUPTED != 0;
+            match message.error() {
+                Some(code) => {
+                    self.failed = Some(code).filter(|code| *code != 0);
+                    return true;
+                }
+                None if message.kind == DONE => return true,
+                None => self.replies.push(message.owned()),
+            }
+        }
+        false
+    }
+
+    fn end(self) -> io::Result<Vec<Reply>> {
+        match self.failed {
+            Some(code) => Err(io::Error::from_raw_os_error(-code)),
+            None if self.interrupted => Err(io::Error::from_raw_os_error(libc::EINTR)),
+            None => Ok(self.replies),
         }
     }
 }
@@ -307,6 +356,7 @@ impl AsFd for Socket {
 
 struct Frame<'a> {
     kind: u16,
+    flags: u16,
     sequence: u32,
     payload: &'a [u8],
 }
@@ -346,6 +396,7 @@ impl<'a> Iterator for Frames<'a> {
             .unwrap_or_default();
         Some(Frame {
             kind: read_u16(&message[4..]),
+            flags: read_u16(&message[6..]),
             sequence: read_u32(&message[8..]),
             payload: &message[HEADER_BYTES..],
         })
@@ -449,6 +500,34 @@ mod tests {
             1,
             "a frame never exceeds its buffer"
         );
+    }
+
+    #[test]
+    fn an_interrupted_dump_is_no_answer_and_begins_anew() {
+        // Two routes (RTM_NEWROUTE, 24), the second after a change, and the end of the dump: netlink(7).
+        let mut datagram = Messages::new();
+        for (kind, flags) in [(24, 2), (24, 2 | INTERRUPTED), (DONE, 2)] {
+            datagram.begin(kind, flags, &[0; 12]);
+        }
+        datagram.seal();
+        let asked = std::cell::Cell::new(0);
+        let whole = |interrupted_dumps: u32| {
+            whole_dump(|| {
+                asked.set(asked.get() + 1);
+                let mut answer = Answer::default();
+                let mut bytes = datagram.bytes.clone();
+                if asked.get() > interrupted_dumps {
+                    bytes[28 + 6] &= !0x10;
+                }
+                assert!(answer.take(&bytes, 0));
+                answer.end()
+            })
+        };
+        assert_eq!(whole(2).unwrap().len(), 2);
+        assert_eq!(asked.replace(0), 3);
+        let error = whole(u32::MAX).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINTR));
+        assert_eq!(asked.get(), DUMPS_MAX);
     }
 
     #[test]

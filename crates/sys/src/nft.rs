@@ -416,7 +416,7 @@ impl NfTables {
     /// # Errors
     /// The errno of the dump.
     pub fn chains(&mut self) -> io::Result<Vec<Chain>> {
-        let replies = self.dump(&mut get(GETCHAIN, flag::DUMP, 0))?;
+        let replies = self.0.query(&mut get(GETCHAIN, flag::DUMP, 0))?;
         Ok(replies.iter().filter_map(parse_chain).collect())
     }
 
@@ -427,7 +427,7 @@ impl NfTables {
     pub fn rules(&mut self, table: Table<'_>) -> io::Result<Vec<Rule>> {
         let mut messages = get(GETRULE, flag::DUMP, table.family.number());
         messages.string(RULE_TABLE, table.name);
-        let replies = self.dump(&mut messages)?;
+        let replies = self.0.query(&mut messages)?;
         Ok(replies
             .iter()
             .filter_map(|reply| {
@@ -446,7 +446,7 @@ impl NfTables {
         let mut messages = get(GETSETELEM, flag::DUMP, table.family.number());
         messages.string(ELEMENTS_TABLE, table.name);
         messages.string(ELEMENTS_SET, set);
-        let replies = present(self.dump(&mut messages))?.unwrap_or_default();
+        let replies = present(self.0.query(&mut messages))?.unwrap_or_default();
         let mut elements = Vec::new();
         for reply in &replies {
             let attributes = Attributes(reply.payload.get(4..).unwrap_or_default());
@@ -455,22 +455,6 @@ impl NfTables {
             }
         }
         Ok(elements)
-    }
-
-    /// A dump that another transaction interrupted (EINTR) begins anew.
-    fn dump(&mut self, messages: &mut Messages) -> io::Result<Vec<Reply>> {
-        const ATTEMPTS_MAX: u32 = 20;
-        let mut attempt = 1;
-        loop {
-            match self.0.query(messages) {
-                Err(error)
-                    if error.raw_os_error() == Some(libc::EINTR) && attempt < ATTEMPTS_MAX =>
-                {
-                    attempt += 1;
-                }
-                answer => return answer,
-            }
-        }
     }
 }
 
