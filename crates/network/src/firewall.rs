@@ -182,19 +182,16 @@ impl Policy {
         ]));
         rules.push(join([to_bridge(), drop_it()]));
         if self.guard_forwarding {
-            // Other engines' bridges have rules of their own (DESIGN decision 19).
-            let no_bridge = |key| {
-                vec![
+            // Other engines' bridges have rules of their own (DESIGN decision 19). Only a match is asked for: a network
+            // card (virtio, e1000, lo) has no kind, and a rule that asks for it ends there, also if it asks for "not".
+            for key in [MetaKey::InputKind, MetaKey::OutputKind] {
+                let of_a_bridge = vec![
                     Expression::Meta(key, Register::One),
-                    Expression::NotEqual(Register::One, interface_name("bridge")),
-                ]
-            };
-            rules.push(join([
-                ipv4(),
-                no_bridge(MetaKey::InputKind),
-                no_bridge(MetaKey::OutputKind),
-                drop_it(),
-            ]));
+                    Expression::Equal(Register::One, interface_name("bridge")),
+                ];
+                rules.push(join([of_a_bridge, accept()]));
+            }
+            rules.push(join([ipv4(), drop_it()]));
         }
         rules
     }

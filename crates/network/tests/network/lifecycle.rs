@@ -166,7 +166,9 @@ iifname "cooper0" oifname "cooper0" counter accept
 oifname "cooper0" ct state established,related counter accept
 oifname "cooper0" ct status dnat counter accept
 oifname "cooper0" counter drop
-meta nfproto ipv4 meta iifkind != "bridge" meta oifkind != "bridge" counter drop
+meta iifkind "bridge" counter accept
+meta oifkind "bridge" counter accept
+meta nfproto ipv4 counter drop
 chain postrouting {
 type nat hook postrouting priority srcnat; policy accept;
 oifname "cooper0" ip saddr 127.0.0.0/8 counter masquerade
@@ -621,6 +623,57 @@ fn forwarding_that_we_turned_on_is_only_for_bridges() {
         network.remove().unwrap();
         host.on_the_internet(|| assert!(ask_tcp(host::SECOND, 80, PATIENCE).is_ok()));
         drop(other);
+    });
+}
+
+/// A network card has no kind, as `lo` has none: what leaves by it is counted where it would leave.
+#[test]
+fn forwarding_that_we_turned_on_is_not_for_network_cards() {
+    on_a_host(Weather::Calm, |host| {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        host::ip("route add 203.0.113.0/24 dev lo");
+        let route = format!("route add 203.0.113.0/24 via {UPLINK}");
+        host.on_the_internet(|| host::ip(&route));
+        host::nft(
+            "table ip probe { counter cards { }; chain c { type filter hook postrouting priority 0; \
+             oifname \"lo\" ip daddr 203.0.113.0/24 counter name cards; }; }",
+        );
+        let left = || {
+            let shown = host::run("nft", &["-j", "list", "counter", "ip", "probe", "cards"]);
+            let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+            shown["nftables"][1]["counter"]["packets"].as_u64().unwrap()
+        };
+        let send = || {
+            host.on_the_internet(|| {
+                assert!(host::ask_udp(host::SECOND, 9, host::SILENCE).is_err());
+            });
+        };
+        let network = host.network();
+        send();
+        assert_eq!(left(), 0);
+        // Without the guard it does leave: the probe sees what it should.
+        network.remove().unwrap();
+        send();
+        assert_ne!(left(), 0);
+    });
+}
+
+/// What touches another engine's bridge is that engine's affair.
+#[test]
+fn other_bridges_are_forwarded_to_and_from() {
+    on_a_host(Weather::Calm, |host| {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        let other = host::second_network();
+        host::ip("addr del 203.0.113.2/24 dev up1");
+        host::ip("link add docker0 type bridge");
+        host::ip("link set up1 master docker0");
+        host::ip("link set docker0 up");
+        host::ip("addr add 203.0.113.2/24 dev docker0");
+        let route = format!("route add 203.0.113.0/24 via {UPLINK}");
+        host.on_the_internet(|| host::ip(&route));
+        let network = host.network();
+        host.on_the_internet(|| assert!(ask_tcp(host::SECOND, 80, PATIENCE).is_ok()));
+        drop((network, other));
     });
 }
 
