@@ -14,6 +14,9 @@ use crate::{install, sh};
 
 const PORT: u16 = 2375;
 
+/// Its own, beside that of an installed Cooper.
+const BRIDGE: &str = "cooper-run";
+
 /// The engine answers within this time after its start, even on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -41,7 +44,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let outcome = introduce(&mut daemon, &socket, once);
     let client = Client::new(&socket);
     let stopped = stop(&client, &mut daemon);
-    outcome.and(stopped)
+    let bridge = testkit::network::Bridge::named(BRIDGE);
+    outcome
+        .and(stopped)
+        .and(bridge.take_down(&root.path().join("data")))
 }
 
 fn launch(root: &Path, socket: &Path) -> Result<Child> {
@@ -52,6 +58,8 @@ fn launch(root: &Path, socket: &Path) -> Result<Child> {
     command.arg(format!("--exec-root={}", root.join("exec").display()));
     command.arg(format!("--pidfile={}", root.join("cooper.pid").display()));
     command.arg(format!("--cgroup-parent=/cooper-run-{PORT}"));
+    // An installed Cooper keeps its own.
+    command.arg(format!("--bridge={BRIDGE}"));
     command.arg(format!("--host=unix://{}", socket.display()));
     command.arg(format!("--host=tcp://127.0.0.1:{PORT}"));
     command

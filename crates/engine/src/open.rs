@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use db::Db;
@@ -23,13 +23,6 @@ use crate::{
     Class, Config, ContainerId, Defaults, Definition, Error, adopt, events, host, launch, networks,
     sweep, volumes,
 };
-
-/// How long the lock of a daemon that was just killed is waited for: a child that it was starting has a copy
-/// of it until its exec.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How often the lock is tried meanwhile.
-const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How often commits are made safe against a power cut (DESIGN decision 16).
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -381,22 +374,16 @@ fn lock(config: &Config) -> Result<File, Error> {
         .write(true)
         .open(&path)
         .map_err(failed)?;
-    let give_up = Instant::now() + LOCK_PATIENCE;
-    while matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
-        && Instant::now() < give_up
-    {
-        std::thread::sleep(LOCK_INTERVAL);
-    }
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
+    match sys::file::lock_within(&file, sys::file::LOCK_PATIENCE) {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(Error::new(
             Class::Unavailable,
             format!(
                 "another Cooper is running on the data root {}: stop it, or choose another --data-root",
                 config.data_root.display()
             ),
         )),
-        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+        Err(source) => Err(failed(source)),
     }
 }
 

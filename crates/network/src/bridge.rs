@@ -30,7 +30,6 @@ pub(crate) struct Standing {
 
 /// Makes or adopts the bridge and stores its row.
 pub(crate) fn stand(config: &Config, links: &mut Links) -> Result<Standing, Error> {
-    validate(config)?;
     let name = config.bridge.as_str();
     let boot = settings::boot_id()?;
     let stored = rows::bridge(&config.db, name)?;
@@ -67,17 +66,21 @@ pub(crate) fn stand(config: &Config, links: &mut Links) -> Result<Standing, Erro
     })
 }
 
-fn validate(config: &Config) -> Result<(), Error> {
-    for name in [&config.bridge, &config.instance] {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
-            return Err(Error::Invalid(
-                "a bridge's name has 1 to 15 letters, digits, - _ or .",
-            ));
-        }
+/// Refuses what can be no bridge.
+pub(crate) fn validate(config: &Config) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let name = config.bridge.as_str();
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
+        return Err(Error::Invalid(
+            "a bridge's name has 1 to 15 letters, digits, - _ or .",
+        ));
     }
-    if !config.instance.starts_with(INSTANCE_PREFIX) {
-        return Err(Error::Invalid("an instance's name begins with cooper"));
+    // It stands before the name of a bridge at most, far from the 255 bytes that tables and aliases may have.
+    let instance = config.instance.as_str();
+    if !instance.starts_with(INSTANCE_PREFIX) || !instance.chars().all(plain) {
+        return Err(Error::Invalid(
+            "an instance's name begins with cooper and has letters, digits, - _ or .",
+        ));
     }
     if config
         .address

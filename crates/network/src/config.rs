@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use db::Db;
@@ -9,6 +10,9 @@ use ipnet::Ipv4Net;
 
 /// Ethernet's MTU in bytes, as dockerd's default.
 pub const MTU_BYTES: u32 = 1500;
+
+/// Where daemons say which bridge they have, whatever their exec root: bridges are the machine's.
+const CLAIMS: &str = "/run/cooper-bridges";
 
 /// A range of addresses that bridges take their subnets from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,10 @@ pub struct Config {
     /// Name of the nf_tables table and prefix of interface aliases: one daemon, one instance. Begins with
     /// `cooper`, so that daemons know each other's tables.
     pub instance: String,
+    /// Who has the bridge: the daemon's data root.
+    pub owner: String,
+    /// Directory of the files that say so; made when it is missing.
+    pub claims: PathBuf,
     /// The bridge's own address and prefix (`--bip`); from `pools` when absent.
     pub address: Option<Ipv4Net>,
     /// Where subnets come from, in order of preference; subnets that meet a route in use are passed over.
@@ -61,12 +69,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// Docker's defaults on the bridge `cooper0`.
+    /// Docker's defaults on the bridge `cooper0`, for the daemon with this data root.
     #[must_use]
-    pub fn new(db: Db) -> Self {
+    pub fn new(db: Db, owner: impl Into<String>) -> Self {
         Self {
             bridge: "cooper0".to_owned(),
             instance: "cooper".to_owned(),
+            owner: owner.into(),
+            claims: PathBuf::from(CLAIMS),
             address: None,
             pools: default_pools(),
             mtu_bytes: MTU_BYTES,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 
@@ -95,6 +96,25 @@ pub enum Error {
     BridgeFull {
         /// The bridge.
         bridge: String,
+    },
+    /// Another Cooper has the bridge.
+    #[error(
+        "bridge {bridge} belongs to the Cooper on {owner}: give this one a bridge of its own (--bridge NAME)"
+    )]
+    BridgeTaken {
+        /// The bridge.
+        bridge: String,
+        /// The data root of the one that has it.
+        owner: String,
+    },
+    /// The file that says whose the bridge is cannot be read or written.
+    #[error("claim the bridge by {}", path.display())]
+    Claim {
+        /// The file, or its directory.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
     },
     /// The container is attached already.
     #[error("container {0} is attached to the bridge already")]

@@ -9,6 +9,7 @@
 
 mod attachment;
 mod bridge;
+mod claim;
 mod config;
 mod error;
 mod files;

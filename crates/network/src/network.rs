@@ -15,6 +15,7 @@ use sys::nft::{Element, NfTables, Transaction};
 
 use crate::attachment::EndpointRecord;
 use crate::bridge;
+use crate::claim::Claim;
 use crate::config::Config;
 use crate::error::Error;
 use crate::firewall::{self, Policy};
@@ -32,6 +33,7 @@ pub struct Network {
 #[derive(Debug)]
 struct Inner {
     config: Config,
+    claim: Claim,
     bridge_index: u32,
     address: Ipv4Net,
     policy: Policy,
@@ -62,13 +64,15 @@ fn firewall_failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
 }
 
 impl Network {
-    /// Makes what is missing, adopts what is there: bridge, addresses, firewall table with the ports of
+    /// Takes the bridge for this daemon, makes what is missing, adopts what is there: bridge, addresses, firewall table with the ports of
     /// every row, rules at the head of foreign chains, settings. Idempotent.
     ///
     /// # Errors
     /// Any of [`Error`] but the port and address ones.
     pub fn open(config: Config) -> Result<Self, Error> {
         let mut links = Links::open().map_err(link_failed("open a socket for", "links"))?;
+        bridge::validate(&config)?;
+        let claim = Claim::take(&config, &mut links)?;
         let standing = bridge::stand(&config, &mut links)?;
         settings::make_room_for_neighbours();
         let policy = Policy {
@@ -94,6 +98,7 @@ impl Network {
             }),
             warnings: Mutex::default(),
             chores: Mutex::default(),
+            claim,
             config,
         };
         inner.rebuild_firewall()?;
@@ -172,6 +177,7 @@ impl Network {
         failures.extend(gone.map_err(link_failed("delete the bridge", bridge)).err());
         failures.extend(inner.retract_firewall().err());
         failures.extend(rows::delete_bridge(db, bridge).err());
+        failures.extend(inner.claim.give_up().err());
         collect(failures)
     }
 }

@@ -216,7 +216,7 @@ mod tests {
     fn config() -> (tempfile::TempDir, Config) {
         let directory = tempfile::tempdir().unwrap();
         let db = db::Db::open(&directory.path().join("cooper.db")).unwrap();
-        (directory, Config::new(db))
+        (directory, Config::new(db, "/var/lib/cooper"))
     }
 
     fn ask(protocol: Protocol, host_ip: Option<&str>, host_port: HostPort) -> PortRequest {

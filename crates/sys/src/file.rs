@@ -14,12 +14,13 @@ pub use attributes::{
 pub use tree::{names_in, remove_tree, remove_tree_counted};
 
 use std::ffi::{CString, OsStr};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 
@@ -337,14 +338,25 @@ pub fn is_nul_free(name: &[u8]) -> bool {
     CString::new(name).is_ok()
 }
 
-/// An exclusive lock on an open file, released when it is closed; `false` when another process holds it.
+/// How long the lock of a daemon that was just killed is waited for: a child that it was starting has a copy of it
+/// until its exec.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the lock is tried meanwhile.
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Takes the exclusive lock on an open file; it is released when the file is closed. `false` when another holds it and
+/// goes on holding it for that long. Blocks meanwhile.
 ///
 /// # Errors
 /// The errno of flock(2).
-pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
-    match fs::flock(file, fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(error.into()),
+pub fn lock_within(file: &File, patience: Duration) -> io::Result<bool> {
+    let give_up = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() >= give_up => return Ok(false),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_INTERVAL),
+        }
     }
 }

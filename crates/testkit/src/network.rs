@@ -22,14 +22,18 @@ impl Bridge {
     pub fn of(directory: &Path) -> Self {
         let name = directory.file_name().expect("a named directory");
         let name = name.to_string_lossy();
-        let random = &name[name.len().saturating_sub(6)..];
+        Self::named(&format!("ct{}", &name[name.len().saturating_sub(6)..]))
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Self {
         // FNV-1a; spread over 100.64.0.0/10, which no ordinary network uses.
         let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         });
         let [a, b, ..] = hash.to_le_bytes();
         Self {
-            name: format!("ct{random}"),
+            name: name.to_owned(),
             address: Ipv4Addr::new(100, 64 + a % 64, b, 1),
         }
     }
@@ -72,11 +76,22 @@ impl Bridge {
     /// # Errors
     /// What stands in the way: the database cannot be opened, or the kernel refuses.
     pub fn try_remove(&self, data_root: &Path) -> anyhow::Result<()> {
-        let path = data_root.join("cooper.db");
-        if self.left().is_empty() || !path.exists() {
+        if self.left().is_empty() {
             return Ok(());
         }
-        let mut config = Config::new(Db::open(&path)?);
+        self.take_down(data_root)
+    }
+
+    /// Removes whatever the database of this data root knows of it.
+    ///
+    /// # Errors
+    /// As [`Bridge::try_remove`].
+    pub fn take_down(&self, data_root: &Path) -> anyhow::Result<()> {
+        let path = data_root.join("cooper.db");
+        if !path.exists() {
+            return Ok(());
+        }
+        let mut config = Config::new(Db::open(&path)?, data_root.display().to_string());
         config.bridge.clone_from(&self.name);
         config.instance = self.instance();
         Ok(Network::open(config).and_then(Network::remove)?)

@@ -309,7 +309,7 @@ fn ids(db: &Db) -> Result<BTreeMap<String, Identity>, Error> {
 
 fn settings(config: &Config, name: &str, db: &Db) -> network::Config {
     let wanted = &config.bridge;
-    let mut settings = network::Config::new(db.clone());
+    let mut settings = network::Config::new(db.clone(), config.data_root.display().to_string());
     settings.bridge = name.to_owned();
     settings.instance = wanted.instance();
     settings.address = wanted.address;

@@ -146,7 +146,9 @@ impl Host {
 
     pub(crate) fn config(&self) -> Config {
         let db = db::Db::open(&self.directory.join("cooper.db")).unwrap();
-        Config::new(db)
+        let mut config = Config::new(db, self.directory.display().to_string());
+        config.claims = self.directory.join("claims");
+        config
     }
 
     pub(crate) fn network(&self) -> Network {

@@ -246,7 +246,8 @@ fn legacy_rules_are_let_through_too() {
         let a = Container::new(&network, 1, &[]);
         host.on_the_internet(|| host::serve(80));
         a.run(|| check_seen_as(INTERNET, 80, UPLINK));
-        drop(host.network());
+        drop(network);
+        let network = host.network();
         assert_eq!(host::run("iptables-legacy", &["-S", "FORWARD"]), expected);
         network.remove().unwrap();
         assert_eq!(

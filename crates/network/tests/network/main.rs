@@ -8,4 +8,5 @@
 mod host;
 mod latency;
 mod lifecycle;
+mod owners;
 mod traffic;

@@ -2,16 +2,10 @@
 //!
 //! The lock on it says whether that process lives, not the number in it: after a crash the number may be anybody's.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// How long the lock of a daemon that was just killed is waited for: a child that it was starting has a copy of it
-/// until its exec.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-/// How often the lock is tried meanwhile.
-const LOCK_INTERVAL: Duration = Duration::from_millis(10);
+use std::time::Duration;
 
 /// A pidfile of this process; removed when dropped.
 #[derive(Debug)]
@@ -27,7 +21,7 @@ impl Pidfile {
     /// # Errors
     /// In dockerd's words when the process of an older one lives, or when it cannot be written.
     pub(super) fn create(path: &Path) -> Result<Self, String> {
-        Self::create_within(path, LOCK_PATIENCE)
+        Self::create_within(path, sys::file::LOCK_PATIENCE)
     }
 
     fn create_within(path: &Path, patience: Duration) -> Result<Self, String> {
@@ -49,7 +43,7 @@ impl Pidfile {
         let mut file = file.map_err(|error| told(&error))?;
         let text = fs::read_to_string(path).map_err(|error| told(&error))?;
         let pid = text.trim();
-        if !lock(&file, Instant::now() + patience).map_err(|error| told(&error))? {
+        if !sys::file::lock_within(&file, patience).map_err(|error| told(&error))? {
             return Err(lives(pid));
         }
         if is_foreign_daemon(pid) {
@@ -62,17 +56,6 @@ impl Pidfile {
             path: path.to_owned(),
             _file: file,
         })
-    }
-}
-
-fn lock(file: &File, give_up: Instant) -> io::Result<bool> {
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(true),
-            Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) if Instant::now() >= give_up => return Ok(false),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_INTERVAL),
-        }
     }
 }
 
