@@ -62,7 +62,8 @@ impl Set {
     }
 }
 
-/// Moves this thread into new namespaces. The process has one thread.
+/// Moves this thread into new namespaces. User and pid namespaces ask for a process with one thread; with a mount
+/// namespace of its own a thread gets a current directory and root of its own too.
 ///
 /// # Errors
 /// The errno of `unshare(2)`.

@@ -2,13 +2,15 @@
 //!
 //! Three ways, the first that the kernel takes; a test can force one. On 6.5 and newer each layer is added by `lowerdir+`.
 //! Before, one `lowerdir` string of at most 255 bytes goes through fsconfig. What is longer goes as mount(2)'s
-//! data page, from a helper process in a mount namespace of its own, and comes back as a detached copy.
+//! data page, from a helper in a mount namespace of its own, and comes back as a detached copy. The helper is a child of
+//! a process that has one thread and a thread of one that has several: the latter is neither copied nor moved to
+//! another current directory.
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::mount::{self, Attributes, Depth, FSCONFIG_STRING_MAX, FsContext};
@@ -177,8 +179,20 @@ fn lower_plus(request: &Request<'_>) -> io::Result<OwnedFd> {
 }
 
 /// Runs `action` with the layers as current directory, so that their names can be short.
-fn beside_layers<T>(layers: &Path, action: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+///
+/// The current directory is the whole process's: where there are other threads, `action` gets a thread with one of
+/// its own.
+fn beside_layers<T: Send>(
+    layers: &Path,
+    action: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     use rustix::fs::{Mode, OFlags};
+    if !crate::process::is_single_threaded()? {
+        return apart(|| {
+            rustix::process::chdir(layers)?;
+            action()
+        });
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let before = rustix::fs::open(".", flags, Mode::empty())?;
     rustix::process::chdir(layers)?;
@@ -186,6 +200,25 @@ fn beside_layers<T>(layers: &Path, action: impl FnOnce() -> io::Result<T>) -> io
     rustix::process::fchdir(before.as_fd())?;
     result
 }
+
+/// Runs `action` on a thread that has a current directory and a mount namespace of its own, and ends then.
+fn apart<T: Send>(action: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("overlay".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, || {
+                // A mount namespace of its own implies a current directory of its own (unshare(2), CLONE_FS).
+                crate::namespace::unshare(crate::namespace::Set::MOUNT)?;
+                action()
+            })?
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Stack of the thread that mounts, in bytes: it runs a few system calls.
+const STACK_BYTES: usize = 128 * 1024;
 
 fn lower_string(request: &Request<'_>) -> io::Result<OwnedFd> {
     let lower = joined(request);
@@ -215,25 +248,35 @@ fn legacy_data(request: &Request<'_>) -> io::Result<Vec<u8>> {
     Ok(data)
 }
 
-/// Mounts in a child that has a mount namespace of its own, and takes a detached copy over a socket.
+/// Mounts in a mount namespace that goes right after, and keeps a detached copy.
 fn legacy(request: &Request<'_>) -> io::Result<OwnedFd> {
     let data = legacy_data(request)?;
-    let target: PathBuf = request
-        .upper
-        .map_or(request.layers, |(upper, _)| upper)
-        .to_owned();
+    let target: &Path = request.upper.map_or(request.layers, |(upper, _)| upper);
+    let make = || {
+        mount::set_propagation(
+            Path::new("/"),
+            Depth::Recursive,
+            mount::Propagation::Private,
+        )?;
+        mount::mount_legacy("overlay", target, &data)?;
+        mount::clone_tree(rustix::fs::CWD, target, Depth::One)
+    };
+    if crate::process::is_single_threaded()? {
+        legacy_in_a_child(request.layers, make)
+    } else {
+        beside_layers(request.layers, make)
+    }
+}
+
+/// A process that has one thread, and must not have another, has a child do it; the copy comes over a socket.
+fn legacy_in_a_child(
+    layers: &Path,
+    make: impl FnOnce() -> io::Result<OwnedFd> + Send,
+) -> io::Result<OwnedFd> {
     let (ours, theirs) = crate::socket::message_pair()?;
     let child = crate::process::clone(crate::process::CloneRequest::default(), || {
-        let made = beside_layers(request.layers, || {
-            crate::namespace::unshare(crate::namespace::Set::MOUNT)?;
-            mount::set_propagation(
-                Path::new("/"),
-                Depth::Recursive,
-                mount::Propagation::Private,
-            )?;
-            mount::mount_legacy("overlay", &target, &data)?;
-            mount::clone_tree(rustix::fs::CWD, &target, Depth::One)
-        });
+        let made = crate::namespace::unshare(crate::namespace::Set::MOUNT)
+            .and_then(|()| beside_layers(layers, make));
         let sent = match made {
             Ok(fd) => {
                 crate::socket::send_with_fds(theirs.as_fd(), &0i32.to_ne_bytes(), &[fd.as_fd()])

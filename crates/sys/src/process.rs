@@ -1,7 +1,8 @@
 //! Making processes with `clone3(2)`, following them by pidfd, and changing what the calling process is.
 //!
-//! [`clone`] copies the caller without a thread library's knowledge: the caller is single-threaded by contract, so
-//! the child may allocate. It must never return from the closure's frame, so it always ends in `_exit` or a new program.
+//! [`clone`] copies the caller without a thread library's knowledge, and refuses where the caller has a second thread:
+//! a lock that another thread holds (that of the allocator, say) would stay locked in the copy. So the child may
+//! allocate. It must never return from the closure's frame, so it always ends in `_exit` or a new program.
 
 mod files;
 mod own;
@@ -9,6 +10,8 @@ mod own;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process as rp;
 
@@ -46,11 +49,46 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
+/// How long [`clone`] waits for threads that have been joined: the kernel counts one for some microseconds more.
+const THREADS_LEAVE: Duration = Duration::from_millis(100);
+
+/// Whether this process is a copy made by [`clone`], which begins with one thread and makes no other. It may be in a
+/// container's root, where `/proc` is not to be asked.
+static IS_COPY: AtomicBool = AtomicBool::new(false);
+
+/// Whether the calling thread is the only one of its process.
+///
+/// # Errors
+/// The errno of the look into `/proc`.
+pub fn is_single_threaded() -> io::Result<bool> {
+    if IS_COPY.load(Ordering::Relaxed) {
+        return Ok(true);
+    }
+    // A directory for each thread; each counts as a link, beside the two of any directory.
+    let links = rustix::fs::stat("/proc/self/task")?.st_nlink;
+    Ok(links <= 3)
+}
+
+fn refuse_threads() -> io::Result<()> {
+    let patience = Instant::now() + THREADS_LEAVE;
+    while !is_single_threaded()? {
+        if Instant::now() > patience {
+            return Err(io::Error::other(
+                "a process with several threads cannot be copied",
+            ));
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
 /// Copies this process; the copy runs `child` and ends with what it returns, also when it panics (then 255).
 ///
 /// # Errors
-/// The errno of `clone3(2)`, or of `clone(2)` where that is not to be had.
+/// The errno of `clone3(2)`, or of `clone(2)` where that is not to be had; without one when the caller has a second
+/// thread.
 pub fn clone(request: CloneRequest<'_>, child: impl FnOnce() -> i32) -> io::Result<Child> {
+    refuse_threads()?;
     let mut pidfd: libc::c_int = -1;
     let mut flags = request.namespaces.bits() | CLONE_PIDFD;
     if request.sibling {
@@ -69,7 +107,8 @@ pub fn clone(request: CloneRequest<'_>, child: impl FnOnce() -> i32) -> io::Resu
         ..CloneArgs::default()
     };
     // SAFETY: without CLONE_VM and with stack 0 the child continues here on its own copy of this stack, as after fork;
-    // `arguments` and `pidfd` are alive in both. The caller has one thread (module contract), so no lock is held.
+    // `arguments` and `pidfd` are alive in both. The caller has one thread (just refused otherwise, and only that
+    // thread could have made another), so no lock is held by somebody who is not copied.
     let result = unsafe {
         libc::syscall(
             libc::SYS_clone3,
@@ -97,6 +136,7 @@ pub fn clone(request: CloneRequest<'_>, child: impl FnOnce() -> i32) -> io::Resu
         other => other?,
     };
     if result == 0 {
+        IS_COPY.store(true, Ordering::Relaxed);
         let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(255);
         exit(code);
     }
@@ -343,29 +383,18 @@ pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn layout_of_clone_args_is_the_kernels() {
         assert_eq!(size_of::<CloneArgs>(), 88); // CLONE_ARGS_SIZE_VER2
     }
 
+    /// A test runs beside the thread that waits for it. What a copy does is tested by the runtime's `library` suite,
+    /// which has one thread.
     #[test]
-    fn a_child_ends_with_the_code_of_its_closure() {
-        let child = clone(CloneRequest::default(), || 7).unwrap();
-        assert_eq!(wait(child.pidfd.as_fd()).unwrap(), Ended { code: 7 });
-    }
-
-    #[test]
-    fn a_killed_child_is_128_and_the_signal() {
-        let child = clone(CloneRequest::default(), || {
-            loop {
-                std::thread::park();
-            }
-        })
-        .unwrap();
-        send_signal(child.pidfd.as_fd(), 9).unwrap();
-        assert_eq!(wait(child.pidfd.as_fd()).unwrap(), Ended { code: 137 });
+    fn a_process_with_threads_is_not_copied() {
+        let error = clone(CloneRequest::default(), || 7).unwrap_err();
+        assert!(error.to_string().contains("several threads"), "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sys::namespace::{Set, unshare};
 use sys::overlay::{Method, Request, mount};
@@ -121,4 +122,48 @@ fn layers_are_added_one_by_one_from_6_5_on() {
         // EINVAL: what tells `mount` to go another way.
         (false, added) => assert_eq!(sys::error::errno(&added.unwrap_err()), Some(22)),
     }
+}
+
+/// What the daemon does where the kernel has no `lowerdir+`: many threads, each with requests of its own, and one
+/// current directory that belongs to all of them.
+#[test]
+fn threads_mount_at_once_and_the_current_directory_stays() {
+    if !is_root() {
+        return;
+    }
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 25;
+    let before = std::env::current_dir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for number in 0..THREADS {
+            let layers = directory.path().join(number.to_string());
+            for name in ["1", "2"] {
+                fs::create_dir_all(layers.join(name)).unwrap();
+                fs::write(layers.join(name).join("whose"), format!("{number}/{name}")).unwrap();
+            }
+            let mounted = &mounted;
+            scope.spawn(move || {
+                let request = Request {
+                    layers: &layers,
+                    lower: &["2".to_owned(), "1".to_owned()],
+                    upper: None,
+                };
+                for method in [Method::LowerString, Method::Legacy].repeat(ROUNDS) {
+                    let root = mount(&request, Some(method)).unwrap();
+                    let whose = sys::path::read_bounded(root.as_fd(), Path::new("whose"), 100);
+                    let whose = String::from_utf8(whose.unwrap()).unwrap();
+                    assert_eq!(whose, format!("{number}/2"), "{method:?}");
+                }
+                mounted.store(true, Ordering::Relaxed);
+            });
+        }
+        while !mounted.load(Ordering::Relaxed) {
+            assert_eq!(std::env::current_dir().unwrap(), before);
+        }
+    });
+    assert_eq!(std::env::current_dir().unwrap(), before);
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!table.contains(directory.path().to_str().unwrap()));
 }

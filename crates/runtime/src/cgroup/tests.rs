@@ -593,49 +593,6 @@ fn entry_moves_the_caller() {
     until("it is left", || !group.get().is_populated().unwrap());
 }
 
-/// How the runtime starts a container's first process: on v2 it is born in the group, on v1 it enters at once.
-#[test]
-fn a_child_begins_in_the_group() {
-    if !is_root() {
-        return;
-    }
-    let group = Group::new("born");
-    let entry = match version() {
-        Version::V1 => Some(group.get().entry().unwrap()),
-        Version::V2 => None,
-    };
-    let (mut reader, writer) = std::io::pipe().unwrap();
-    let request = sys::process::CloneRequest {
-        namespaces: sys::namespace::Set::default(),
-        cgroup: group.get().clone_into(),
-        sibling: false,
-    };
-    // The copy makes system calls only: this process has other threads.
-    let child = sys::process::clone(request, || {
-        let entered = entry.as_ref().is_none_or(|entry| entry.enter().is_ok());
-        if entered && reader.read(&mut [0]).is_ok() {
-            0
-        } else {
-            1
-        }
-    })
-    .unwrap();
-    let path = format!(":{}", group.get().path());
-    // Hierarchy after hierarchy on v1.
-    until("it is inside everywhere", || {
-        let membership = std::fs::read_to_string(format!("/proc/{}/cgroup", child.pid)).unwrap();
-        let inside = membership
-            .lines()
-            .filter(|line| line.ends_with(&path))
-            .count();
-        inside == layout::layout().hierarchies.len()
-    });
-    assert_eq!(group.get().pids().unwrap(), [child.pid]);
-    group.get().kill().unwrap();
-    sys::process::wait(child.pidfd.as_fd()).unwrap();
-    drop(writer);
-}
-
 #[test]
 fn what_the_host_lacks_is_said() {
     if !is_root() {
