@@ -162,6 +162,7 @@ impl Fixture {
                 attributes: BTreeMap::new(),
             }),
             cgroup: self.cgroup.clone(),
+            peers: Vec::new(),
             netns: false,
             forwards: Vec::new(),
         };

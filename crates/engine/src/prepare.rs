@@ -86,6 +86,7 @@ pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Er
         log,
         cgroup,
         netns: given.netns.is_some(),
+        peers: Vec::new(),
         forwards: given.forwards,
     };
     Ok(Prepared {

@@ -86,6 +86,7 @@ fn main() {
                 cgroup,
                 netns: None,
             },
+            peers: &[],
             init: false,
             gate: StartGate::Creator,
         })

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::launch::{self, Given, Launch, host};
 use crate::seccomp::Program;
-use crate::{Error, Io, Rootfs, cgroup, oci, plan, user};
+use crate::{Error, Io, Peer, Rootfs, cgroup, oci, plan, user};
 
 /// What runc says it was doing when a container's first process fails.
 const DURING: &str = "unable to start container process: error during container init: ";
@@ -42,6 +42,8 @@ pub struct Create<'a> {
     pub io: Io,
     /// Cgroup and network namespace.
     pub prepared: Prepared,
+    /// Running containers that the spec joins by the pid of their first process.
+    pub peers: &'a [Peer],
     /// Whether Cooper's own init is PID 1 and the spec's process its child (`--init`). Only for a caller that runs from
     /// a sealed binary (`sys::selfexe`).
     pub init: bool,
@@ -103,6 +105,7 @@ pub(crate) fn create_with(request: Create<'_>, extra: Extra<'_>) -> Result<Init,
         rootfs,
         io,
         prepared,
+        peers,
         init,
         gate,
     } = request;
@@ -131,6 +134,7 @@ pub(crate) fn create_with(request: Create<'_>, extra: Extra<'_>) -> Result<Init,
         io,
         rootfs: Some(rootfs),
         network: prepared.netns,
+        peers,
         gate: Some(ours.as_fd()),
     };
     let files = launch::open_sources(&plan, given)?;

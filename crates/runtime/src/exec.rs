@@ -83,6 +83,7 @@ pub(crate) fn exec_with(request: Exec<'_>, preserve: u32) -> Result<Executed, Er
         io: request.io,
         rootfs: None,
         network: None,
+        peers: &[],
         gate: None,
     };
     let mut files = launch::open_sources(&plan, given)?;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use sys::mount::{self, Depth};
-use sys::namespace::{self, Set};
+use sys::namespace::Set;
 use sys::path::OpenFlags;
 use sys::process::{self, CloneRequest};
 use sys::signal::SIGKILL;
@@ -18,7 +18,7 @@ use crate::apply::{self, Applied};
 use crate::message::{self, Failure, Report};
 use crate::plan::{Join, Mapping, Plan, Source};
 use crate::seccomp::{self, Program};
-use crate::{Error, Io, Rootfs, cgroup};
+use crate::{Error, Io, Peer, Rootfs, cgroup};
 
 /// What is launched.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ pub(crate) struct Given<'a> {
     pub(crate) io: Io,
     pub(crate) rootfs: Option<&'a Rootfs>,
     pub(crate) network: Option<OwnedFd>,
+    pub(crate) peers: &'a [Peer],
     pub(crate) gate: Option<BorrowedFd<'a>>,
 }
 
@@ -86,7 +87,7 @@ pub(crate) fn open_sources(plan: &Plan, given: Given<'_>) -> Result<Vec<OwnedFd>
             Source::Network => network
                 .take()
                 .ok_or_else(|| missing("the network namespace")),
-            Source::Namespace(path) => sys::path::open(path, OpenFlags::RDONLY)
+            Source::Namespace(path) => namespace(path, given.peers)
                 .map_err(host(format!("open namespace {}", path.display()))),
             Source::Tree { path, recursive } => {
                 let depth = if *recursive {
@@ -94,7 +95,10 @@ pub(crate) fn open_sources(plan: &Plan, given: Given<'_>) -> Result<Vec<OwnedFd>
                 } else {
                     Depth::One
                 };
-                tree(path, depth).map_err(|error| bind_failure(path, &error))
+                let of_a_peer = given.peers.iter().find_map(|peer| peer.tree(path));
+                of_a_peer
+                    .unwrap_or_else(|| tree(path, depth))
+                    .map_err(|error| bind_failure(path, &error))
             }
             Source::Proc => {
                 sys::path::open_directory(Path::new("/proc")).map_err(host("open /proc"))
@@ -106,6 +110,15 @@ pub(crate) fn open_sources(plan: &Plan, given: Given<'_>) -> Result<Vec<OwnedFd>
                 .map_err(host("copy the gate")),
         })
         .collect()
+}
+
+fn namespace(path: &Path, peers: &[Peer]) -> io::Result<OwnedFd> {
+    for peer in peers {
+        if let Some(fd) = peer.namespace(path)? {
+            return Ok(fd);
+        }
+    }
+    sys::path::open(path, OpenFlags::RDONLY)
 }
 
 fn tree(path: &Path, depth: Depth) -> io::Result<OwnedFd> {
@@ -338,7 +351,7 @@ fn between(
             message: "the descriptor of a namespace is missing".to_owned(),
             errno: None,
         })?;
-        namespace::join(fd.as_fd(), Set::from_bits(*kinds))
+        sys::namespace::join(fd.as_fd(), Set::from_bits(*kinds))
             .map_err(|error| Failure::new("join the namespaces of the container", &error))?;
     }
     let theirs = channel

@@ -24,6 +24,7 @@ mod hook;
 mod init;
 mod launch;
 mod message;
+mod peer;
 mod plan;
 mod rootfs;
 pub mod user;
@@ -32,6 +33,7 @@ pub use create::{Create, Init, Prepared, StartGate, create};
 pub use error::{Error, FailureClass};
 pub use exec::{Exec, Executed, exec, find_user};
 pub use oci_spec::runtime as oci;
+pub use peer::Peer;
 pub use rootfs::{Overlay, Rootfs};
 pub use sys::pty::WindowSize;
 

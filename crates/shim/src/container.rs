@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use runtime::cgroup::{self, Cgroup, CgroupPath, MemoryWatch};
 use runtime::seccomp::Program;
-use runtime::{Init, Io, Prepared, StartGate, WindowSize, oci};
+use runtime::{Init, Io, Peer, Prepared, StartGate, WindowSize, oci};
 use sys::clock::now_ns;
 use sys::signal::SIGKILL;
 
@@ -135,6 +135,7 @@ pub(crate) struct Container {
 pub(crate) struct Parts {
     pub(crate) parked: Option<Parked>,
     pub(crate) netns: Option<OwnedFd>,
+    pub(crate) peers: Vec<Peer>,
 }
 
 impl Container {
@@ -192,6 +193,7 @@ impl Container {
                 cgroup,
                 netns: parts.netns,
             },
+            peers: &parts.peers,
             init: request.init,
             gate: StartGate::Creator,
         });

@@ -138,8 +138,12 @@ pub struct Create {
     pub cgroup: CgroupPath,
     /// Whether a network namespace's file descriptor comes with this message (`SCM_RIGHTS`).
     pub netns: bool,
+    /// Containers that the specification joins, by the pid of their first process. A pidfd of each comes with this
+    /// message, in this order, after the namespace's: what the specification names by the pid is taken from that.
+    #[serde(default)]
+    pub peers: Vec<u32>,
     /// Published ports. The descriptor of each one's socket comes with this message, in this order, after
-    /// the namespace's. They are closed when the init has exited.
+    /// the peers'. They are closed when the init has exited.
     #[serde(default)]
     pub forwards: Vec<ForwardSpec>,
 }

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use network::Forward;
-use runtime::WindowSize;
 use runtime::cgroup::Version;
+use runtime::{Peer, WindowSize};
 use sys::epoll::{Event, Interest};
 
 use crate::codec;
@@ -194,6 +194,13 @@ impl Supervisor {
             true => Some(next("the network namespace")?),
             false => None,
         };
+        let peers = std::mem::take(&mut create.peers)
+            .into_iter()
+            .map(|pid| {
+                let pidfd = next("a container to be joined")?;
+                Ok(Peer { pid, pidfd })
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
         let forwards = std::mem::take(&mut create.forwards)
             .into_iter()
             .map(|spec| {
@@ -218,6 +225,7 @@ impl Supervisor {
         let parts = Parts {
             parked: self.parked.take(),
             netns,
+            peers,
         };
         let made = Container::create(create, parts);
         let (mut container, process) = made.inspect_err(|_failure| {

@@ -159,6 +159,22 @@ pub fn clone_tree(at: BorrowedFd<'_>, path: &Path, depth: Depth) -> io::Result<O
     Ok(rm::open_tree(at, path, flags)?)
 }
 
+/// Whether `place` is where something is mounted: the root of its mount.
+///
+/// # Errors
+/// The errno of `statx(2)`; `ENOSYS` before Linux 5.8, which does not say it.
+pub fn is_mounted(place: BorrowedFd<'_>) -> io::Result<bool> {
+    use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
+    let found = statx(place, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    if !found
+        .stx_attributes_mask
+        .contains(StatxAttributes::MOUNT_ROOT)
+    {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 /// Attaches the detached mount `mount` over the object `target` is open on.
 ///
 /// # Errors

@@ -262,44 +262,12 @@ fn legacy(request: &Request<'_>) -> io::Result<OwnedFd> {
         mount::clone_tree(rustix::fs::CWD, target, Depth::One)
     };
     if crate::process::is_single_threaded()? {
-        legacy_in_a_child(request.layers, make)
+        crate::process::errand(|| {
+            crate::namespace::unshare(crate::namespace::Set::MOUNT)?;
+            beside_layers(request.layers, make)
+        })
     } else {
         beside_layers(request.layers, make)
-    }
-}
-
-/// A process that has one thread, and must not have another, has a child do it; the copy comes over a socket.
-fn legacy_in_a_child(
-    layers: &Path,
-    make: impl FnOnce() -> io::Result<OwnedFd> + Send,
-) -> io::Result<OwnedFd> {
-    let (ours, theirs) = crate::socket::message_pair()?;
-    let child = crate::process::clone(crate::process::CloneRequest::default(), || {
-        let made = crate::namespace::unshare(crate::namespace::Set::MOUNT)
-            .and_then(|()| beside_layers(layers, make));
-        let sent = match made {
-            Ok(fd) => {
-                crate::socket::send_with_fds(theirs.as_fd(), &0i32.to_ne_bytes(), &[fd.as_fd()])
-            }
-            Err(error) => {
-                let errno = crate::error::errno(&error).unwrap_or(libc::EIO);
-                crate::socket::send_with_fds(theirs.as_fd(), &errno.to_ne_bytes(), &[])
-            }
-        };
-        i32::from(sent.is_err())
-    })?;
-    drop(theirs);
-    let answer = crate::socket::receive_message(ours.as_fd());
-    crate::process::wait(child.pidfd.as_fd())?;
-    let (bytes, mut fds) = answer?;
-    let errno = bytes
-        .as_slice()
-        .try_into()
-        .map_or(libc::EIO, i32::from_ne_bytes);
-    match (errno, fds.pop()) {
-        (0, Some(fd)) => Ok(fd),
-        (0, None) => Err(io::Error::from_raw_os_error(libc::EIO)),
-        (errno, _) => Err(io::Error::from_raw_os_error(errno)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! a lock that another thread holds (that of the allocator, say) would stay locked in the copy. So the child may
 //! allocate. It must never return from the closure's frame, so it always ends in `_exit` or a new program.
 
+mod errand;
 mod files;
 mod own;
 
@@ -18,6 +19,7 @@ use rustix::process as rp;
 use crate::error::check;
 use crate::namespace::Set;
 
+pub use errand::errand;
 pub use files::{
     CloseHow, borrow_number, close_range, duplicate_above, duplicate_to, memory_file, move_to,
     pipe, wait_readable,

@@ -207,6 +207,7 @@ fn make_claimed(
             cgroup,
             netns: None,
         },
+        peers: &[],
         init: arguments.init,
         gate: StartGate::Anyone,
     };

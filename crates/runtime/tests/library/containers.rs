@@ -180,6 +180,7 @@ pub(crate) fn an_init_from_an_unsealed_binary_is_refused() {
             cgroup: place.cgroup(),
             netns: None,
         },
+        peers: &[],
         init: true,
         gate: StartGate::Creator,
     })

@@ -10,6 +10,7 @@
 
 mod containers;
 mod overlays;
+mod peers;
 mod processes;
 
 use std::fs;
@@ -19,7 +20,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use runtime::cgroup::{Cgroup, CgroupPath};
-use runtime::{Create, Error, Init, Io, Overlay, Prepared, Rootfs, StartGate, oci};
+use runtime::{Create, Error, Init, Io, Overlay, Peer, Prepared, Rootfs, StartGate, oci};
 
 /// Each test by its name.
 macro_rules! tests {
@@ -39,6 +40,10 @@ const TESTS: &[(&str, fn())] = tests! {
     overlays:
         every_overlay_method_gives_the_same_root
         a_hundred_and_twenty_eight_layers_work_by_the_oldest_method;
+    peers:
+        namespaces_and_shared_memory_come_from_the_process_not_from_its_number
+        a_link_in_the_place_of_the_shared_memory_leads_nowhere
+        a_process_of_another_cgroup_is_no_peer;
     processes:
         a_child_ends_with_the_code_of_its_closure
         a_killed_child_is_128_and_the_signal
@@ -101,6 +106,7 @@ impl Place {
         fs::copy("/bin/busybox", layer.join("bin/busybox")).unwrap();
         for applet in [
             "sh", "cat", "id", "echo", "true", "sleep", "grep", "touch", "ps", "tr", "ls",
+            "readlink", "mkdir", "ln",
         ] {
             std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).unwrap();
         }
@@ -172,6 +178,10 @@ fn pipes() -> (Io, fs::File) {
 }
 
 fn create(place: &Place, spec: &oci::Spec, io: Io) -> Result<Init, Error> {
+    create_beside(place, spec, io, &[])
+}
+
+fn create_beside(place: &Place, spec: &oci::Spec, io: Io, peers: &[Peer]) -> Result<Init, Error> {
     runtime::create(Create {
         user: None,
         spec,
@@ -182,6 +192,7 @@ fn create(place: &Place, spec: &oci::Spec, io: Io) -> Result<Init, Error> {
             cgroup: place.cgroup(),
             netns: None,
         },
+        peers,
         init: false,
         gate: StartGate::Creator,
     })

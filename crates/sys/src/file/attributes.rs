@@ -297,6 +297,8 @@ pub enum Filesystem {
     Overlay,
     /// cgroup v2.
     Cgroup2,
+    /// tmpfs.
+    Tmpfs,
     /// Another.
     Other,
 }
@@ -311,6 +313,7 @@ pub fn filesystem(file: impl AsFd) -> io::Result<(Filesystem, bool)> {
         0x1cd1 => Filesystem::Devpts,
         0x794c_7630 => Filesystem::Overlay,
         0x6367_7270 => Filesystem::Cgroup2,
+        0x0102_1994 => Filesystem::Tmpfs,
         _ => Filesystem::Other,
     };
     let read_only = fs::fstatvfs(&file)?
