@@ -7,7 +7,8 @@
 //! ├── event             the journal of events: time and body (JSON), by cursor
 //! ├── event_journal     one row: bytes kept, events forgotten, time of the last one forgotten
 //! ├── layers            layers/<number>, unpacked; a row exists only when the directory is whole
-//! │                     parent ── the layer below; synced 0 ── a power cut may have damaged it
+//! │                     parent ── the layer below; synced 0 ── a power cut may have damaged it,
+//! │                     2 ── one did, and nothing mounts it
 //! ├── images            an image, by the digest of its configuration; parent ── the image it was built from
 //! │   ├── image_layers  its layers, bottom first, and the blob each came from
 //! │   └── image_names   name:tag and name@digest, canonical; each points to one image

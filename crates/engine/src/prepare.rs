@@ -35,7 +35,7 @@ pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Er
     let run_dir = engine.config.run_dir(id);
     files::make_run_dir(&run_dir)?;
     sys::fault!("engine.launch.run_dir");
-    let held = engine.images.held(id.as_str())?.ok_or_else(|| {
+    let held = engine.images.mountable(id.as_str())?.ok_or_else(|| {
         Error::new(
             crate::Class::Internal,
             format!("container {id} holds no image"),

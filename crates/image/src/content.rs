@@ -122,6 +122,8 @@ impl Content {
         hasher.update(&bytes);
         let found = hasher.finish();
         if found != *digest {
+            tracing::warn!(%digest, "a damaged blob is removed");
+            self.remove(digest)?;
             let what = "a stored blob".to_owned();
             return Err(Error::DigestMismatch {
                 what,
@@ -139,6 +141,28 @@ impl Content {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Hashes a blob once more, and removes it when it is not what its name says (or cannot be read): it is fetched
+    /// again where somebody needs it.
+    pub(crate) fn remove_if_damaged(&self, digest: &Digest) -> Result<(), Error> {
+        if self.size(digest)?.is_none() {
+            return Ok(());
+        }
+        let mut hasher = Hasher::new(digest.algorithm());
+        let hashed = self
+            .open_blob(digest)
+            .and_then(|blob| {
+                hash(blob, &mut hasher)
+                    .map_err(|source| self.blob_error("read the blob", digest, source))
+            })
+            .map(|_| hasher.finish());
+        match hashed {
+            Ok(found) if found == *digest => return Ok(()),
+            Ok(_) => tracing::warn!(%digest, "a damaged blob is removed"),
+            Err(error) => tracing::warn!(%digest, %error, "a blob that cannot be read is removed"),
+        }
+        self.remove(digest)
     }
 
     /// Every blob there is.
@@ -214,20 +238,25 @@ impl Content {
     }
 
     fn hash_partial(&self, name: &str, hasher: &mut Hasher) -> Result<u64, Error> {
-        let wrap = |source| self.error("read a partial blob in", source);
-        let mut partial = file::open_file_at(self.ingest.as_fd(), name.as_bytes()).map_err(wrap)?;
-        let mut buffer = vec![0; HASH_BUFFER_BYTES];
-        let mut offset = 0;
-        loop {
-            match partial.read(&mut buffer) {
-                Ok(0) => return Ok(offset),
-                Ok(length) => {
-                    hasher.update(&buffer[..length]);
-                    offset += u64::try_from(length).expect("usize fits u64");
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(wrap(error)),
+        file::open_file_at(self.ingest.as_fd(), name.as_bytes())
+            .and_then(|partial| hash(partial, hasher))
+            .map_err(|source| self.error("read a partial blob in", source))
+    }
+}
+
+/// Hashes what is left of a file and answers how much that was.
+fn hash(mut file: File, hasher: &mut Hasher) -> io::Result<u64> {
+    let mut buffer = vec![0; HASH_BUFFER_BYTES];
+    let mut offset = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(offset),
+            Ok(length) => {
+                hasher.update(&buffer[..length]);
+                offset += u64::try_from(length).expect("usize fits u64");
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }

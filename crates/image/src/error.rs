@@ -68,6 +68,25 @@ pub enum Error {
     /// The store contradicts itself.
     #[error("the image store is damaged: {0}")]
     Damaged(String),
+    /// A layer that the image needs was damaged by a power cut and could not be unpacked again.
+    #[error(
+        "layer {layer} of image {image} was damaged when the machine went down: pull or load the image again"
+    )]
+    DamagedLayer {
+        /// Digest of the uncompressed layer.
+        layer: Digest,
+        /// The image's id.
+        image: Digest,
+    },
+    /// The configuration of an image is missing or not what its digest names.
+    #[error("the configuration of image {image} is damaged: pull or load the image again")]
+    DamagedConfig {
+        /// The image's id.
+        image: Digest,
+        /// What reading it gave.
+        #[source]
+        source: Box<Error>,
+    },
     /// A file operation failed.
     #[error("{operation} {}: {source}", path.display())]
     Io {
@@ -104,7 +123,11 @@ impl Error {
                 UnpackError::Extract(ExtractError::File { .. }) => ErrorKind::Internal,
                 UnpackError::Extract(_) | UnpackError::DiffId { .. } => ErrorKind::Invalid,
             },
-            Self::Damaged(_) | Self::Io { .. } | Self::Db(_) => ErrorKind::Internal,
+            Self::Damaged(_)
+            | Self::DamagedLayer { .. }
+            | Self::DamagedConfig { .. }
+            | Self::Io { .. }
+            | Self::Db(_) => ErrorKind::Internal,
         }
     }
 }

@@ -195,6 +195,110 @@ fn layers_of_an_unclean_boot_are_unpacked_again() {
     check_sound(&test.root);
 }
 
+/// A store after a power cut that took a layer of `a:1` and what `spoil` does to that layer's blob; `b:1` is whole.
+fn after_a_power_cut(position: usize, spoil: impl Fn(&Path)) -> (TestStore, Image, Vec<u8>) {
+    let test = TestStore::new();
+    let archive = docker_archive(&["a:1"], &layers());
+    test.load(&archive).unwrap();
+    let other = TarMaker::new().file("other", b"whole").done();
+    test.load(&docker_archive(&["b:1"], &[other])).unwrap();
+    let image = test.store.resolve("a:1").unwrap();
+    test.store.hold(&image.id, "container").unwrap();
+    test.store.sync_layers().unwrap();
+    std::fs::remove_dir_all(test.layer("a:1", position)).unwrap();
+    spoil(
+        &test
+            .root
+            .join("content/sha256")
+            .join(image.layers[position].diff_id.hex()),
+    );
+    pretend_power_cut(&test.root);
+    (test, image, archive)
+}
+
+#[test]
+fn one_bad_or_missing_blob_after_a_power_cut_costs_its_image_alone() {
+    if !is_root() {
+        return;
+    }
+    let flip = |blob: &Path| {
+        let mut bytes = std::fs::read(blob).unwrap();
+        bytes[700] ^= 1;
+        std::fs::write(blob, bytes).unwrap();
+    };
+    let remove = |blob: &Path| std::fs::remove_file(blob).unwrap();
+    let spoils = [
+        ("flipped, at the top", 1, flip as fn(&Path)),
+        ("missing, at the top", 1, remove),
+        ("missing, at the bottom", 0, remove),
+    ];
+    for (what, position, spoil) in spoils {
+        let (test, image, archive) = after_a_power_cut(position, spoil);
+        let store = open(&test.root).unwrap();
+        let whole = store.resolve("b:1").unwrap();
+        store.hold(&whole.id, "other").unwrap();
+        assert_eq!(store.list().unwrap().len(), 2, "{what}");
+        // It says so wherever it is to be mounted, and stays to be looked at.
+        let layer = &image.layers[position].diff_id;
+        for refused in [
+            store.hold(&image.id, "new").unwrap_err(),
+            store.mountable("container").unwrap_err(),
+        ] {
+            let text = refused.to_string();
+            assert!(text.contains(layer.as_str()), "{what}: {text}");
+            assert!(
+                text.contains("pull or load the image again"),
+                "{what}: {text}"
+            );
+        }
+        // The next start tries again, and is as good; then the image comes once more.
+        drop(store);
+        let store = open(&test.root).unwrap();
+        load(&store, &archive).unwrap();
+        let held = store.mountable("container").unwrap().unwrap();
+        assert_eq!(
+            held,
+            store.hold(&image.id, "new").unwrap(),
+            "{what}: under the same names"
+        );
+        store.sync_layers().unwrap();
+        drop(store);
+        let store = open(&test.root).unwrap();
+        store.release("new").unwrap();
+        store.release("container").unwrap();
+        store.release("other").unwrap();
+        let options = RemoveOptions {
+            force: true,
+            prune: true,
+            is_running: &|_| false,
+        };
+        store.remove("b:1", options).unwrap();
+        drop(store);
+        check_sound(&test.root);
+    }
+}
+
+#[test]
+fn an_image_without_its_configuration_hides_no_other_and_comes_back() {
+    if !is_root() {
+        return;
+    }
+    let (test, image, archive) = after_a_power_cut(1, |_| {});
+    std::fs::write(test.root.join("content/sha256").join(image.id.hex()), b"{}").unwrap();
+    let store = open(&test.root).unwrap();
+    let names: Vec<String> = store
+        .list()
+        .unwrap()
+        .iter()
+        .map(|image| image.references[0].familiar())
+        .collect();
+    assert_eq!(names, ["b:1"]);
+    let text = store.resolve("a:1").unwrap_err().to_string();
+    assert!(text.contains("pull or load the image again"), "{text}");
+    load(&store, &archive).unwrap();
+    assert_eq!(store.resolve("a:1").unwrap().id, image.id);
+}
+
 /// Loads more than fits, then something that fits.
 #[test]
 fn part_of_a_full_disk() {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A layer is visible when it has a row. A row with `synced` 0 and another boot's id may have lost data in a
-//! power cut: it is unpacked again from its blob before anybody sees it.
+//! power cut: it is unpacked again from its blob before anybody sees it, or set aside with `synced` 2.
 
 mod repair;
 
@@ -24,6 +24,13 @@ use crate::lease::{Lease, Table, lock};
 use crate::store::{Inner, Store};
 use crate::unpack::extract::Extracted;
 use crate::unpack::{self, Source, UnpackError};
+
+/// `synced` of a layer that a power cut may still damage.
+const UNSYNCED: i64 = 0;
+/// `synced` of a layer that is on disk.
+const SYNCED: i64 = 1;
+/// `synced` of a layer that a power cut did damage, and that could not be unpacked again.
+pub(crate) const DAMAGED: i64 = 2;
 
 /// The layers of one image on their way into the store. Layers are unpacked in any order, from any number of
 /// threads; [`Unpacking::finish`] makes them visible.
@@ -95,7 +102,10 @@ impl Store {
         let mut slots = Vec::with_capacity(diff_ids.len());
         for (diff_id, chain_id) in diff_ids.iter().zip(chain_ids(diff_ids)) {
             let known = self.lease_layer(&mut table, lease, &chain_id)?;
-            let state = Mutex::new(known.map_or(State::Missing, State::Known));
+            let state = Mutex::new(match known {
+                Some(known) if !known.is_damaged => State::Known(known.number),
+                Some(_) | None => State::Missing,
+            });
             slots.push(Slot {
                 diff_id: diff_id.clone(),
                 chain_id,
@@ -105,28 +115,39 @@ impl Store {
         Ok(Unpacking { lease, slots })
     }
 
+    /// Leases the layer with this chain id, if it has a row.
     fn lease_layer(
         &self,
         table: &mut Table,
         lease: &Lease,
         chain_id: &Digest,
-    ) -> Result<Option<i64>, Error> {
-        let number = self
+    ) -> Result<Option<Known>, Error> {
+        let known = self
             .db()
-            .read(|connection| number_of(connection, chain_id))?;
-        if let Some(number) = number {
-            lease.add_layer(table, number);
+            .read(|connection| known_layer(connection, chain_id))?;
+        if let Some(known) = &known {
+            lease.add_layer(table, known.number);
         }
-        Ok(number)
+        Ok(known)
     }
 }
 
-fn number_of(connection: &Connection, chain_id: &Digest) -> Result<Option<i64>, Error> {
+/// A layer with a row.
+struct Known {
+    number: i64,
+    is_damaged: bool,
+}
+
+fn known_layer(connection: &Connection, chain_id: &Digest) -> Result<Option<Known>, Error> {
     let mut statement =
-        connection.prepare_cached("SELECT number FROM layers WHERE chain_id = ?1")?;
-    Ok(statement
-        .query_row([chain_id.as_str()], |row| row.get(0))
-        .optional()?)
+        connection.prepare_cached("SELECT number, synced FROM layers WHERE chain_id = ?1")?;
+    let known = statement.query_row([chain_id.as_str()], |row| {
+        Ok(Known {
+            number: row.get(0)?,
+            is_damaged: row.get::<_, i64>(1)? == DAMAGED,
+        })
+    });
+    Ok(known.optional()?)
 }
 
 impl Unpacking<'_> {
@@ -241,8 +262,11 @@ impl Store {
         size_bytes: u64,
     ) -> Result<i64, Error> {
         let mut table = self.leases();
-        if let Some(number) = self.lease_layer(&mut table, lease, chain_id)? {
-            return Ok(number);
+        if let Some(known) = self.lease_layer(&mut table, lease, chain_id)? {
+            if known.is_damaged {
+                self.replace_layer(new, known.number)?;
+            }
+            return Ok(known.number);
         }
         lease.add_layer(&mut table, new.number);
         let boot_id = &self.inner().boot_id;
@@ -275,8 +299,8 @@ impl Store {
         let _one_at_a_time = lock(&inner.syncing);
         let unsynced: Vec<i64> = self.db().read::<_, Error>(|connection| {
             let mut statement =
-                connection.prepare_cached("SELECT number FROM layers WHERE synced = 0")?;
-            let rows = statement.query_map([], |row| row.get(0))?;
+                connection.prepare_cached("SELECT number FROM layers WHERE synced = ?1")?;
+            let rows = statement.query_map([UNSYNCED], |row| row.get(0))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })?;
         if unsynced.is_empty() {
@@ -290,9 +314,9 @@ impl Store {
         sys::fault!("image.layers-synced");
         self.db().write::<_, Error>(|tx| {
             let mut statement =
-                tx.prepare_cached("UPDATE layers SET synced = 1 WHERE number = ?1")?;
+                tx.prepare_cached("UPDATE layers SET synced = ?2 WHERE number = ?1")?;
             for number in &unsynced {
-                statement.execute([number])?;
+                statement.execute([*number, SYNCED])?;
             }
             Ok(())
         })

@@ -4,6 +4,7 @@ use db::rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::layers::DAMAGED;
 use crate::reference::Reference;
 use crate::store::Layer;
 
@@ -153,6 +154,24 @@ pub(crate) fn stack(connection: &Connection, top: Option<i64>) -> Result<Vec<i64
     )?;
     let rows = statement.query_map([top], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The lowest layer of a stack that is damaged, by its diff id.
+pub(crate) fn damaged_layer(
+    connection: &Connection,
+    stack: &[i64],
+) -> Result<Option<Digest>, Error> {
+    let mut statement = connection
+        .prepare_cached("SELECT diff_id FROM layers WHERE number = ?1 AND synced = ?2")?;
+    for number in stack.iter().rev() {
+        let found: Option<String> = statement
+            .query_row([*number, DAMAGED], |row| row.get(0))
+            .optional()?;
+        if let Some(diff_id) = found {
+            return digest(&diff_id).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// The blobs an image needs: configuration, manifest, layers.

@@ -29,6 +29,13 @@ pub(crate) use self::lookup::find;
 pub(crate) use self::names::stored_name;
 pub use self::names::{Moved, NewImage};
 
+/// The largest manifest or configuration, in bytes.
+const DOCUMENT_BYTES_MAX: u64 = if MANIFEST_BYTES_MAX > CONFIG_BYTES_MAX {
+    MANIFEST_BYTES_MAX
+} else {
+    CONFIG_BYTES_MAX
+};
+
 /// The image store under one data root; clones share it. All calls block.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -209,7 +216,12 @@ impl Store {
     pub fn store_blob(&self, lease: &Lease, blob: Finished) -> Result<(), Error> {
         let mut table = self.leases();
         lease.add_blob(&mut table, blob.digest());
-        match self.inner.content.size(blob.digest())? {
+        let content = &self.inner.content;
+        // A small one is looked at: what stands there may have been damaged by a power cut.
+        if blob.size_bytes() <= DOCUMENT_BYTES_MAX {
+            content.remove_if_damaged(blob.digest())?;
+        }
+        match content.size(blob.digest())? {
             Some(size) if size == blob.size_bytes() => Ok(()),
             _ => blob.publish(),
         }
@@ -236,9 +248,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`], [`Error::DigestMismatch`].
     pub fn read_document(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
-        self.inner
-            .content
-            .read(digest, MANIFEST_BYTES_MAX.max(CONFIG_BYTES_MAX))
+        self.inner.content.read(digest, DOCUMENT_BYTES_MAX)
     }
 }
 

@@ -287,7 +287,7 @@ impl Puller {
         let (store, name) = (self.store.clone(), reference.familiar());
         blocking(move || match store.resolve(&name) {
             Ok(image) => Ok(Some(image.id)),
-            Err(image::Error::NoSuchImage(_)) => Ok(None),
+            Err(image::Error::NoSuchImage(_) | image::Error::DamagedConfig { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         })
         .await

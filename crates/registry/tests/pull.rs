@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 struct Client {
-    _directory: TempDir,
+    directory: TempDir,
     store: Store,
     puller: Puller,
 }
@@ -35,18 +35,26 @@ fn client() -> Option<Client> {
         );
         return None;
     }
-    let directory = tempfile::tempdir().unwrap();
-    let db = Db::open(&directory.path().join("cooper.db")).unwrap();
-    let store = Store::open(directory.path(), db, image::Strays::Remove).unwrap();
-    let puller = Puller::new(store.clone(), Resolver::default()).unwrap();
-    Some(Client {
-        _directory: directory,
-        store,
-        puller,
-    })
+    Some(Client::open(tempfile::tempdir().unwrap()))
 }
 
 impl Client {
+    fn open(directory: TempDir) -> Self {
+        let db = Db::open(&directory.path().join("cooper.db")).unwrap();
+        let store = Store::open(directory.path(), db, image::Strays::Remove).unwrap();
+        let puller = Puller::new(store.clone(), Resolver::default()).unwrap();
+        Self {
+            directory,
+            store,
+            puller,
+        }
+    }
+
+    /// As the daemon's next start finds it.
+    fn reopen(self) -> Self {
+        Self::open(self.directory)
+    }
+
     async fn pull(
         &self,
         reference: &str,
@@ -304,6 +312,31 @@ async fn what_an_earlier_pull_left_of_a_blob_never_stands_in_the_way() {
             "the whole one is only verified"
         );
     }
+}
+
+#[tokio::test]
+async fn a_layer_that_a_power_cut_took_is_pulled_again() {
+    let Some(client) = client() else { return };
+    let fake = Fake::start(Fault::None).await;
+    let name = fake.name("tool");
+    client.pull(&name, anonymous()).await.0.unwrap();
+    let image = client.store.resolve(&name).unwrap();
+    let root = client.directory.path().to_owned();
+    client.store.hold(&image.id, "container").unwrap();
+    client.store.sync_layers().unwrap();
+    // What is left: neither the layer nor its blob, and a configuration that is another.
+    let layer = root.join("layers").join(image.layers[0].number.to_string());
+    std::fs::remove_dir_all(&layer).unwrap();
+    let blob = |digest: &image::Digest| root.join("content/sha256").join(digest.hex());
+    std::fs::write(blob(&fake.layer_digest(0)), b"torn").unwrap();
+    std::fs::write(blob(&image.id), b"torn").unwrap();
+    let client = client.reopen();
+    assert!(client.store.mountable("container").is_err());
+    let (pulled, _) = client.pull(&name, anonymous()).await;
+    assert_eq!(pulled.unwrap().id, image.id);
+    client.store.mountable("container").unwrap();
+    assert!(layer.join("etc/data").is_file());
+    assert_eq!(fake.downloads(), 2);
 }
 
 #[tokio::test]

@@ -1,12 +1,17 @@
 //! What happens to layers after an unclean boot, and to directories that no row knows.
+//!
+//! A layer that may have lost data is unpacked again from its blob. Where that cannot be done (no blob, or one that
+//! is damaged itself), this layer alone is set aside: its row says [`DAMAGED`], nothing mounts it, and a pull or load
+//! that brings it unpacks it anew under its old number. Every start tries again.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use db::rusqlite::{Connection, OptionalExtension, params};
+use db::rusqlite::{Connection, params};
 use sys::file;
 
-use super::EMPTY_LAYER;
+use super::{DAMAGED, EMPTY_LAYER, NewLayer, SYNCED, UNSYNCED};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::store::{Store, Strays};
@@ -30,8 +35,8 @@ impl Store {
         inner.next_layer.store(highest + 1, Ordering::Relaxed);
         let mut damaged = Vec::new();
         for row in &rows {
-            let unsafe_boot = !row.synced && row.boot_id != inner.boot_id;
-            if unsafe_boot || inner.open_layer(row.number).is_err() {
+            let unsafe_boot = row.synced == UNSYNCED && row.boot_id != inner.boot_id;
+            if unsafe_boot || row.synced == DAMAGED || inner.open_layer(row.number).is_err() {
                 damaged.push(row.number);
             }
         }
@@ -40,10 +45,18 @@ impl Store {
             .map(|number| repair_of(&rows, *number))
             .collect::<Result<_, _>>()?;
         repairs.sort_by_key(|repair| repair.below.len());
+        let mut given_up = BTreeSet::new();
         for repair in &repairs {
-            self.repair(repair)?;
+            let repaired = match repair.below.iter().find(|below| given_up.contains(*below)) {
+                Some(_) => Err(Error::Damaged("a layer below it is damaged".to_owned())),
+                None => self.repair(repair),
+            };
+            if let Err(error) = repaired {
+                given_up.insert(repair.number);
+                self.set_aside(repair, &error)?;
+            }
         }
-        if rows.iter().any(|row| !row.synced) {
+        if rows.iter().any(|row| row.synced != SYNCED) {
             self.sync_layers_soon();
         }
         Ok(())
@@ -71,28 +84,30 @@ impl Store {
         Ok(highest)
     }
 
+    /// Unpacks a layer again, from whichever of its blobs is whole.
     fn repair(&self, repair: &Repair) -> Result<(), Error> {
-        let inner = self.inner();
-        let number = repair.number;
-        let blob: Option<String> = self.db().read::<_, Error>(|connection| {
-            let sql = "SELECT blob FROM image_layers WHERE layer = ?1 AND blob IS NOT NULL LIMIT 1";
-            Ok(connection
-                .query_row(sql, [number], |row| row.get(0))
-                .optional()?)
-        })?;
-        let Some(blob) = blob else {
-            tracing::error!(
-                number,
-                "a layer may be damaged, and there is nothing to unpack it from"
+        let blobs = self
+            .db()
+            .read(|connection| blobs_of(connection, repair.number))?;
+        let mut failed = Error::Damaged("there is nothing to unpack it from".to_owned());
+        for blob in &blobs {
+            tracing::warn!(
+                number = repair.number,
+                "unpacking a layer again: the last boot ended before it was on disk"
             );
-            return Ok(());
-        };
-        tracing::warn!(
-            number,
-            "unpacking a layer again: the last boot ended before it was on disk"
-        );
-        let blob = inner.content.open_blob(&crate::rows::digest(&blob)?)?;
-        let mut new = self.new_layer()?;
+            match self.unpack_again(repair, blob) {
+                Ok(()) => return Ok(()),
+                Err(error) => failed = error,
+            }
+            self.inner().content.remove_if_damaged(blob)?;
+        }
+        Err(failed)
+    }
+
+    fn unpack_again(&self, repair: &Repair, blob: &Digest) -> Result<(), Error> {
+        let inner = self.inner();
+        let blob = inner.content.open_blob(blob)?;
+        let new = self.new_layer()?;
         let position = repair.below.len();
         let source = Source {
             input: Box::new(blob),
@@ -112,27 +127,78 @@ impl Store {
                 source: UnpackError::Extract(e),
             },
         )?;
-        let (from, to) = (new.number.to_string(), number.to_string());
+        self.replace_layer(new, repair.number)
+    }
+
+    /// Puts a new directory in the place of a damaged one, under its number: who holds the layer knows it by that.
+    pub(super) fn replace_layer(&self, mut new: NewLayer, number: i64) -> Result<(), Error> {
+        let inner = self.inner();
+        let aside = inner.next_layer.fetch_add(1, Ordering::Relaxed);
         let layers = inner.layers.as_fd();
-        let wrap = |source| inner.layer_error("replace the layer", number, source);
-        file::remove_tree(layers, to.as_bytes()).map_err(wrap)?;
+        let rename = |from: i64, to: i64| {
+            let (from, to) = (from.to_string(), to.to_string());
+            file::rename_at(layers, from.as_bytes(), layers, to.as_bytes())
+        };
+        let was_there = match rename(number, aside) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            other => other
+                .map(|()| true)
+                .map_err(|source| inner.layer_error("set aside the layer", number, source))?,
+        };
         sys::fault!("image.layer-removed-for-repair");
-        file::rename_at(layers, from.as_bytes(), layers, to.as_bytes()).map_err(wrap)?;
+        rename(new.number, number)
+            .map_err(|source| inner.layer_error("replace the layer", number, source))?;
         new.published = true;
         sys::fault!("image.layer-repaired");
         self.db().write::<_, Error>(|tx| {
-            let sql = "UPDATE layers SET synced = 0, boot_id = ?2 WHERE number = ?1";
-            tx.execute(sql, params![number, inner.boot_id])?;
+            let sql = "UPDATE layers SET synced = ?2, boot_id = ?3 WHERE number = ?1";
+            tx.execute(sql, params![number, UNSYNCED, inner.boot_id])?;
             Ok(())
-        })
+        })?;
+        if was_there {
+            inner.remove_layer_directory(aside);
+        }
+        Ok(())
     }
+
+    /// Nothing uses the layer until a pull, a load or another start has unpacked it again.
+    fn set_aside(&self, repair: &Repair, why: &Error) -> Result<(), Error> {
+        let images = self.db().write::<_, Error>(|tx| {
+            let sql = "UPDATE layers SET synced = ?2 WHERE number = ?1";
+            tx.execute(sql, params![repair.number, DAMAGED])?;
+            images_of(tx, repair.number)
+        })?;
+        tracing::warn!(
+            layer = %repair.diff_id, images = images.join(", "), error = %why,
+            "a layer was damaged when the machine went down: pull or load its images again"
+        );
+        Ok(())
+    }
+}
+
+/// The blobs a layer may be unpacked from.
+fn blobs_of(connection: &Connection, layer: i64) -> Result<Vec<Digest>, Error> {
+    let sql = "SELECT DISTINCT blob FROM image_layers WHERE layer = ?1 AND blob IS NOT NULL";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([layer], |row| row.get::<_, String>(0))?;
+    rows.map(|row| crate::rows::digest(&row?)).collect()
+}
+
+/// What the images with a layer are called: by their names, or by their ids.
+fn images_of(connection: &Connection, layer: i64) -> Result<Vec<String>, Error> {
+    let sql = "SELECT DISTINCT coalesce(reference, image_layers.image) FROM image_layers
+               LEFT JOIN image_names ON image_names.image = image_layers.image
+               WHERE layer = ?1 ORDER BY 1";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([layer], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 struct LayerRow {
     number: i64,
     parent: Option<i64>,
     diff_id: String,
-    synced: bool,
+    synced: i64,
     boot_id: String,
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use db::rusqlite::{OptionalExtension, params};
+use db::rusqlite::{Connection, OptionalExtension, params};
 
 use super::Store;
 use crate::digest::Digest;
@@ -37,19 +37,21 @@ impl Store {
     /// replaces the earlier hold.
     ///
     /// # Errors
-    /// [`Error::NoSuchImage`].
+    /// [`Error::NoSuchImage`]; [`Error::DamagedLayer`].
     pub fn hold(&self, image: &Digest, holder: &str) -> Result<Held, Error> {
         let stack = self.db().write::<_, Error>(|tx| {
             if rows::image(tx, image.as_str())?.is_none() {
                 return Err(Error::NoSuchImage(image.to_string()));
             }
             let top = rows::top_layer(tx, image)?;
+            let stack = rows::stack(tx, top)?;
+            whole(tx, &stack, image)?;
             tx.prepare_cached(
                 "INSERT INTO image_holders (holder, image, top) VALUES (?1, ?2, ?3)
                  ON CONFLICT (holder) DO UPDATE SET image = excluded.image, top = excluded.top",
             )?
             .execute(params![holder, image.as_str(), top])?;
-            rows::stack(tx, top)
+            Ok(stack)
         })?;
         sys::fault!("image.held");
         Ok(self.held_from(&stack))
@@ -81,6 +83,27 @@ impl Store {
                 None => Ok(None),
                 Some(top) => rows::stack(connection, top).map(Some),
             }
+        })?;
+        Ok(stack.map(|stack| self.held_from(&stack)))
+    }
+
+    /// As [`Store::held`], for who is about to mount it.
+    ///
+    /// # Errors
+    /// [`Error::DamagedLayer`], [`Error::Db`].
+    pub fn mountable(&self, holder: &str) -> Result<Option<Held>, Error> {
+        let stack = self.db().read::<_, Error>(|connection| {
+            let sql = "SELECT image, top FROM image_holders WHERE holder = ?1";
+            let held = connection
+                .prepare_cached(sql)?
+                .query_row([holder], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))
+                .optional()?;
+            let Some((image, top)) = held else {
+                return Ok(None);
+            };
+            let stack = rows::stack(connection, top)?;
+            whole(connection, &stack, &rows::digest(&image)?)?;
+            Ok(Some(stack))
         })?;
         Ok(stack.map(|stack| self.held_from(&stack)))
     }
@@ -136,5 +159,16 @@ impl Store {
             let rows = statement.query_map([], |row| row.get(0))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
+    }
+}
+
+/// Refuses a stack with a damaged layer in it.
+fn whole(connection: &Connection, stack: &[i64], image: &Digest) -> Result<(), Error> {
+    match rows::damaged_layer(connection, stack)? {
+        None => Ok(()),
+        Some(layer) => Err(Error::DamagedLayer {
+            layer,
+            image: image.clone(),
+        }),
     }
 }

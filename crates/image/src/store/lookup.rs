@@ -29,7 +29,7 @@ impl Store {
     /// THE image lookup: reference, repository digest, image id, unique prefix of an id.
     ///
     /// # Errors
-    /// [`Error::NoSuchImage`], [`Error::Reference`] with Docker's text.
+    /// [`Error::NoSuchImage`], [`Error::Reference`] with Docker's text, [`Error::DamagedConfig`].
     pub fn resolve(&self, name: &str) -> Result<Image, Error> {
         let (id, shown) = self.db().read(|connection| find(connection, name))?;
         let missing = || Error::NoSuchImage(shown);
@@ -60,7 +60,15 @@ impl Store {
                 .map(|row| described(connection, row))
                 .collect::<Result<Vec<_>, _>>()
         })?;
-        all.into_iter().map(|parts| self.complete(parts)).collect()
+        let complete = |parts| match self.complete(parts) {
+            // One image that cannot be read does not hide the others.
+            Err(error @ Error::DamagedConfig { .. }) => {
+                tracing::warn!(%error, "an image is left out of a list");
+                None
+            }
+            other => Some(other),
+        };
+        all.into_iter().filter_map(complete).collect()
     }
 
     fn complete(&self, parts: Parts) -> Result<Image, Error> {
@@ -85,7 +93,11 @@ impl Store {
         if let Some(config) = lock(&self.inner.configs).get(id) {
             return Ok(Arc::clone(config));
         }
-        let bytes = self.inner.content.read(id, CONFIG_BYTES_MAX)?;
+        let bytes = self.inner.content.read(id, CONFIG_BYTES_MAX);
+        let bytes = bytes.map_err(|source| Error::DamagedConfig {
+            image: id.clone(),
+            source: Box::new(source),
+        })?;
         let config = Arc::new(ImageConfig::parse(&bytes)?);
         let mut configs = lock(&self.inner.configs);
         if configs.len() >= CONFIGS_MAX {

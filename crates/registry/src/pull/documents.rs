@@ -50,7 +50,11 @@ impl Puller {
         let (store, held, wanted) = (self.store.clone(), Arc::clone(lease), digest.clone());
         let known = blocking(move || {
             Ok(match store.lease_blob(&held, &wanted)? {
-                Some(_) => Some(store.read_document(&wanted)?),
+                // A damaged one is fetched again.
+                Some(_) => match store.read_document(&wanted) {
+                    Err(image::Error::DigestMismatch { .. }) => None,
+                    other => Some(other?),
+                },
                 None => None,
             })
         })

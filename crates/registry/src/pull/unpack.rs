@@ -111,7 +111,7 @@ impl Work {
         // As dockerd: of an image that is there, nothing is told layer by layer.
         let is_known = match self.store.resolve(self.image.id.as_str()) {
             Ok(_) => true,
-            Err(image::Error::NoSuchImage(_)) => false,
+            Err(image::Error::NoSuchImage(_) | image::Error::DamagedConfig { .. }) => false,
             Err(error) => return Err(error.into()),
         };
         let told = if is_known { 0 } else { self.layers.len() };
