@@ -4,6 +4,7 @@
 //! both; medians are compared and the ratio is what counts.
 
 mod rows;
+mod wire;
 
 use std::path::{Path, PathBuf};
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use testkit::client::{Open, Session};
 use testkit::{Client, TestDaemon};
 
+use super::wire::Repeated;
 use crate::images::{self, Registry};
 use crate::sh;
 
@@ -21,8 +22,11 @@ const PULLS: usize = 3;
 /// dockerd's pull and removal on a busy machine.
 const PULL_WITHIN: Duration = Duration::from_secs(600);
 
-/// A throughput row asks for this long on one connection.
-const THROUGHPUT_WINDOW: Duration = Duration::from_secs(2);
+/// A throughput row asks for this long on one connection, each engine in turn.
+const THROUGHPUT_WINDOW: Duration = Duration::from_millis(500);
+
+/// Windows of a throughput row; the median is reported.
+const THROUGHPUT_WINDOWS: usize = 5;
 
 /// A shim that has had nothing to do for this long has given back what it does not need.
 const IDLE: Duration = Duration::from_secs(1);
@@ -53,7 +57,7 @@ pub(super) struct Row {
 enum Work {
     /// One round of a latency row, answered by its duration.
     Round(fn(&mut Session, &Client) -> Result<Duration>),
-    /// Prepares, then asks the path it names as often as it can.
+    /// Prepares, then the path it names is asked for as often as one connection can.
     Requests(fn(&mut Session) -> Result<String>),
     /// One measurement of a long row.
     Once(fn(&Client) -> Result<Duration>),
@@ -145,10 +149,22 @@ pub(super) fn measure(row: &Row, stage: &Stage) -> Result<(Option<f64>, f64)> {
             Ok((theirs.map(|_| median(their_times)), median(our_times)))
         }
         Work::Requests(prepare) => {
-            let theirs = peer
-                .map(|peer| requests(&mut peer.session()?, prepare))
-                .transpose()?;
-            Ok((theirs, requests(&mut client.session()?, prepare)?))
+            let asked = |client: &Client| -> Result<Repeated> {
+                Repeated::new(client, &prepare(&mut client.session()?)?)
+            };
+            let (mut ours, mut theirs) = (asked(&client)?, peer.map(asked).transpose()?);
+            let (mut our_rates, mut their_rates) = (Vec::new(), Vec::new());
+            for _ in 0..THROUGHPUT_WINDOWS {
+                our_rates.push(rate(&mut ours)?);
+                if let Some(theirs) = &mut theirs {
+                    their_rates.push(rate(theirs)?);
+                }
+            }
+            let middle = |mut rates: Vec<f64>| {
+                rates.sort_unstable_by(f64::total_cmp);
+                rates[rates.len() / 2]
+            };
+            Ok((theirs.map(|_| middle(their_rates)), middle(our_rates)))
         }
         Work::Once(work) => {
             let theirs = peer
@@ -351,13 +367,12 @@ fn fifty(session: &mut Session) -> Result<String> {
     Ok("/containers/json?all=1".into())
 }
 
-fn requests(session: &mut Session, prepare: fn(&mut Session) -> Result<String>) -> Result<f64> {
-    let path = prepare(session)?;
+/// Answers per second.
+fn rate(connection: &mut Repeated) -> Result<f64> {
     let begin = Instant::now();
     let mut count = 0_u32;
     while begin.elapsed() < THROUGHPUT_WINDOW {
-        let answer = session.request("GET", &path, &[], Vec::new())?;
-        ensure!(answer.status == 200, "GET {path}: {}", answer.status);
+        connection.ask()?;
         count += 1;
     }
     Ok(f64::from(count) / begin.elapsed().as_secs_f64())
