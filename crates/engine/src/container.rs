@@ -1,13 +1,13 @@
 //! The handle of one container: what readers see, and the way to its task.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::state::Snapshot;
 use crate::step::{Input, Refusal, Request};
-use crate::{ContainerId, attach, exec, shim_client};
+use crate::{ContainerId, Error, attach, exec, shim_client};
 
 /// Requests and results that wait for the container's task: each is handled in well under a millisecond, and
 /// a sender that finds the queue full waits.
@@ -20,6 +20,8 @@ pub struct Container {
     changed: watch::Sender<u64>,
     inbox: mpsc::Sender<Message>,
     shim: shim_client::Address,
+    /// The layers that it holds, once somebody has asked: they are the same for as long as it is there.
+    held: OnceLock<image::Held>,
     /// Held by the one launch that prepares.
     pub(crate) preparing: Mutex<()>,
     pub(crate) attaching: attach::Waiters,
@@ -48,6 +50,7 @@ impl Container {
             snapshot: ArcSwap::from_pointee(snapshot),
             inbox,
             shim,
+            held: OnceLock::new(),
             preparing: Mutex::default(),
             attaching: attach::Waiters::default(),
             execs: exec::Table::default(),
@@ -75,6 +78,15 @@ impl Container {
         let generation = snapshot.generation;
         self.snapshot.store(Arc::new(snapshot));
         self.changed.send_replace(generation);
+    }
+
+    /// The image's layers that it holds; `None` for one whose image is released. The database is asked once.
+    pub(crate) fn held(&self, images: &image::Store) -> Result<Option<&image::Held>, Error> {
+        if let Some(held) = self.held.get() {
+            return Ok(Some(held));
+        }
+        let found = images.held(self.id.as_str())?;
+        Ok(found.map(|found| self.held.get_or_init(|| found)))
     }
 
     /// Its shim, if it has one.

@@ -53,10 +53,8 @@ impl Engine {
             .map(|container| view(self, container))
             .collect();
         let image = |name: &str| {
-            self.images()
-                .resolve(name)
-                .ok()
-                .map(|image| image.id.to_string())
+            let id = self.images().resolve_id(name).ok()?;
+            Some(id.to_string())
         };
         let lookups = Lookups {
             container: &|name| Ok(self.container(name)?.id().clone()),
@@ -90,7 +88,7 @@ impl Engine {
     /// NotFound, InvalidParameter for an ambiguous prefix.
     pub fn inspect(&self, name: &str) -> Result<ContainerInspect, Error> {
         let container = self.container(name)?;
-        let layers = match self.images().held(container.id().as_str())? {
+        let layers = match container.held(self.images())? {
             Some(held) => held
                 .lower
                 .iter()

@@ -175,6 +175,27 @@ fn an_image_without_name_is_loaded_by_its_id() {
 }
 
 #[test]
+fn the_id_alone_is_found_as_the_whole_image_is() {
+    if !is_root() {
+        return;
+    }
+    let test = TestStore::new();
+    let loaded = test.load(&docker_archive(&["a:1"], &[layer()])).unwrap();
+    let id = &loaded[0].id;
+    let absent = "1".repeat(64);
+    let digest = format!("sha256:{absent}");
+    for name in ["a:1", id.as_str(), id.hex(), id.short()] {
+        assert_eq!(test.store.resolve(name).unwrap().id, *id, "{name}");
+        assert_eq!(test.store.resolve_id(name).unwrap(), *id, "{name}");
+    }
+    for name in ["a", "b:1", "A", "", &absent, &digest, "sha256:f"] {
+        let whole = test.store.resolve(name).unwrap_err().to_string();
+        let alone = test.store.resolve_id(name).unwrap_err().to_string();
+        assert_eq!(alone, whole, "{name}");
+    }
+}
+
+#[test]
 fn old_archives_link_layers_to_each_other() {
     if !is_root() {
         return;

@@ -54,6 +54,13 @@ pub(crate) fn image(connection: &Connection, id: &str) -> Result<Option<ImageRow
         .transpose()
 }
 
+/// Whether there is an image with exactly this id.
+pub(crate) fn is_image(connection: &Connection, id: &str) -> Result<bool, Error> {
+    let mut statement =
+        connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM images WHERE id = ?1)")?;
+    Ok(statement.query_row([id], |row| row.get(0))?)
+}
+
 /// Every image, newest first.
 pub(crate) fn images(connection: &Connection) -> Result<Vec<ImageRow>, Error> {
     let mut statement = connection.prepare_cached(

@@ -7,7 +7,8 @@ mod ports;
 mod tests;
 mod words;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use api::container::inspect::{Health, NetworkSettings, Sizes};
@@ -85,17 +86,23 @@ pub fn list(
     lookups: &Lookups<'_>,
     now_ns: i64,
 ) -> Result<Vec<ContainerSummary>, Error> {
+    // Most containers are of a few images: each name is looked up once.
+    let known = RefCell::new(HashMap::new());
+    let image = |name: &str| -> Option<String> {
+        if let Some(id) = known.borrow().get(name) {
+            return Option::clone(id);
+        }
+        let id = (lookups.image)(name);
+        known.borrow_mut().insert(name.to_owned(), id.clone());
+        id
+    };
+    let lookups = &Lookups {
+        image: &image,
+        ..*lookups
+    };
     let wanted = Wanted::parse(&options.filters, lookups)?;
     let all = options.all || options.limit > 0 || options.filters.contains("status");
-    views.sort_by(|one, other| {
-        let key = |view: &View| {
-            (
-                view.snapshot.definition.created_ns,
-                view.snapshot.id().clone(),
-            )
-        };
-        key(other).cmp(&key(one))
-    });
+    views.sort_by(|one, other| age(other).cmp(&age(one)));
     let limit = match usize::try_from(options.limit) {
         Ok(limit) if limit > 0 => limit,
         _ => usize::MAX,
@@ -117,6 +124,11 @@ pub fn list(
         }
     }
     Ok(lines)
+}
+
+/// When it was made; the id decides between two of one moment.
+fn age(view: &View) -> (i64, &ContainerId) {
+    (view.snapshot.definition.created_ns, view.snapshot.id())
 }
 
 /// The filters, parsed and checked.

@@ -103,6 +103,26 @@ fn view(number: i64, status: Status, exit_code: i32) -> View {
     }
 }
 
+#[test]
+fn the_image_of_many_containers_is_looked_up_once() {
+    let asked = std::cell::Cell::new(0);
+    let lookups = Lookups {
+        container: &|_| unreachable!("no filter asks"),
+        image: &|_| {
+            asked.set(asked.get() + 1);
+            None
+        },
+        descends: &|_, _| unreachable!("no filter asks"),
+    };
+    let views = (1..=50).map(|number| view(number, Status::Created, 0));
+    let options = ListOptions {
+        all: true,
+        ..ListOptions::default()
+    };
+    let lines = list(views.collect(), &options, &lookups, 0).unwrap();
+    assert_eq!((lines.len(), asked.get()), (50, 1));
+}
+
 fn listed(options: &ListOptions) -> Result<Vec<String>, String> {
     let views = vec![
         view(3, Status::Exited, 7),

@@ -38,6 +38,21 @@ impl Store {
         self.complete(found.ok_or_else(missing)?)
     }
 
+    /// The id of the image that [`Store::resolve`] finds, for callers that need no more of it: a list asks for each
+    /// of its lines.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchImage`], [`Error::Reference`] with Docker's text.
+    pub fn resolve_id(&self, name: &str) -> Result<Digest, Error> {
+        self.db().read(|connection| {
+            let (id, shown) = find(connection, name)?;
+            match id {
+                Some(id) if rows::is_image(connection, &id)? => rows::digest(&id),
+                _ => Err(Error::NoSuchImage(shown)),
+            }
+        })
+    }
+
     /// The image with exactly this id.
     ///
     /// # Errors
