@@ -6,7 +6,7 @@
 mod rows;
 mod wire;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use testkit::{Client, TestDaemon};
@@ -42,8 +42,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         }
     }
     let peer = peer.or_else(testkit::peers::dockerd);
-    sh::run(sh::cargo().args(["build", "--release", "--locked", "--bin", "cooper"]))?;
-    let daemon = TestDaemon::start(release_binary());
+    let daemon = TestDaemon::start(sh::build_cooper("dist")?);
     daemon.load_busybox();
     let mut table = String::from("| work | dockerd 28.5.2 | Cooper | ratio |\n|---|---|---|---|\n");
     let stage = Stage::new(peer, daemon);
@@ -78,11 +77,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     } else {
         Ok(())
     }
-}
-
-/// The optimised binary, where the static target puts it.
-pub(crate) fn release_binary() -> PathBuf {
-    sh::root().join("target/x86_64-unknown-linux-gnu/release/cooper")
 }
 
 fn write_report(path: &Path, table: &str) -> Result<()> {

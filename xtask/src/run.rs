@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use testkit::{Client, archive};
 
-use crate::bench::release_binary;
 use crate::{install, sh};
 
 const PORT: u16 = 2375;
@@ -34,14 +33,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)) {
         bail!("port {PORT} on 127.0.0.1 is taken ({error}): another engine? Stop it first");
     }
-    sh::run(sh::cargo().args(["build", "--release", "--locked", "--bin", "cooper"]))?;
+    let binary = sh::build_cooper("release")?;
     let root = tempfile::Builder::new()
         .prefix("cooper-run-")
         .tempdir()
         .context("a throw-away root")?;
     let socket = root.path().join("cooper.sock");
-    let mut daemon = launch(root.path(), &socket)?;
-    let outcome = introduce(&mut daemon, &socket, once);
+    let mut daemon = launch(&binary, root.path(), &socket)?;
+    let outcome = introduce(&mut daemon, &binary, &socket, once);
     let client = Client::new(&socket);
     let stopped = stop(&client, &mut daemon);
     let bridge = testkit::network::Bridge::named(BRIDGE);
@@ -50,9 +49,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         .and(bridge.take_down(&root.path().join("data")))
 }
 
-fn launch(root: &Path, socket: &Path) -> Result<Child> {
+fn launch(binary: &Path, root: &Path, socket: &Path) -> Result<Child> {
     let log = std::fs::File::create(root.join("daemon.log"))?;
-    let mut command = sh::command(release_binary());
+    let mut command = sh::command(binary);
     command.arg("daemon").args(["--config-file", "/dev/null"]);
     command.arg(format!("--data-root={}", root.join("data").display()));
     command.arg(format!("--exec-root={}", root.join("exec").display()));
@@ -71,7 +70,7 @@ fn launch(root: &Path, socket: &Path) -> Result<Child> {
     command.spawn().context("start the engine")
 }
 
-fn introduce(daemon: &mut Child, socket: &Path, once: bool) -> Result<()> {
+fn introduce(daemon: &mut Child, binary: &Path, socket: &Path, once: bool) -> Result<()> {
     let client = Client::new(socket);
     let begin = std::time::Instant::now();
     while !client.answers() {
@@ -88,7 +87,7 @@ fn introduce(daemon: &mut Child, socket: &Path, once: bool) -> Result<()> {
         "the engine answers after {} ms",
         begin.elapsed().as_millis()
     );
-    load(&client, &starter()?)?;
+    load(&client, &starter(binary)?)?;
     if Path::new(archive::BUSYBOX).exists() || install::debian(&["busybox-static"]).is_ok() {
         load(&client, &archive::busybox_archive())?;
     } else {
@@ -100,8 +99,8 @@ fn introduce(daemon: &mut Child, socket: &Path, once: bool) -> Result<()> {
 }
 
 /// An image of one layer: this binary as /cooper, which greets or serves.
-fn starter() -> Result<Vec<u8>> {
-    let binary = std::fs::read(release_binary()).context("read the binary")?;
+fn starter(binary: &Path) -> Result<Vec<u8>> {
+    let binary = std::fs::read(binary).context("read the binary")?;
     let layer = archive::layer(&[
         archive::Entry::directory("tmp", 0o1777),
         archive::Entry::file("cooper", 0o755, binary),

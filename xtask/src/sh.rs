@@ -31,6 +31,13 @@ pub(crate) fn cargo() -> Command {
     command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// Builds Cooper with one of the workspace's profiles and answers where the static target puts it.
+pub(crate) fn build_cooper(profile: &str) -> Result<PathBuf> {
+    run(cargo().args(["build", "--profile", profile, "--locked", "--bin", "cooper"]))?;
+    let directory = root().join("target/x86_64-unknown-linux-gnu");
+    Ok(directory.join(profile).join("cooper"))
+}
+
 /// Shows `command`, runs it to its end with inherited output and fails unless it succeeds.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = describe(command);
