@@ -14,8 +14,6 @@ use crate::error::Error;
 
 /// The interface inside every container.
 pub(crate) const CONTAINER_INTERFACE: &str = "eth0";
-/// `lo` is always the first interface of a namespace.
-const LOOPBACK_INDEX: u32 = 1;
 /// Names are random; so many taken ones in a row are no accident.
 const NAME_ATTEMPTS_MAX: u32 = 16;
 /// How long a bridge port may take to open (it takes a few milliseconds); later it opens unseen.
@@ -261,7 +259,7 @@ fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
 
 fn inside() -> io::Result<Links> {
     let mut links = Links::open()?;
-    links.apply(Changes::new().up(LOOPBACK_INDEX, None))?;
+    links.apply(Changes::new().up(sys::netns::LOOPBACK_INDEX, None))?;
     for (path, value) in SETTINGS {
         std::fs::write(format!("/proc/sys/{path}"), value)?;
     }

@@ -52,6 +52,18 @@ pub fn current() -> io::Result<OwnedFd> {
     File::open("/proc/thread-self/ns/net").map(OwnedFd::from)
 }
 
+/// `lo` is the first interface of every network namespace.
+pub const LOOPBACK_INDEX: u32 = 1;
+
+/// Raises `lo` of the calling thread's namespace, in which nobody reaches 127.0.0.1 before.
+///
+/// # Errors
+/// The errno of netlink: EPERM without CAP_NET_ADMIN over the namespace.
+pub fn raise_loopback() -> io::Result<()> {
+    let changes = crate::link::Changes::new().up(LOOPBACK_INDEX, None);
+    crate::link::Links::open()?.apply(changes)
+}
+
 /// Two descriptors are of one namespace.
 ///
 /// # Errors

@@ -131,6 +131,9 @@ impl Context<'_> {
             }
             Step::UnshareCgroup => namespace::unshare(Set::CGROUP)
                 .doing(|| "unable to begin a cgroup namespace".to_owned())?,
+            Step::Loopback => {
+                sys::netns::raise_loopback().doing(|| "raise the loopback interface".to_owned())?
+            }
             Step::Session => {
                 sys::process::new_session().doing(|| "setsid".to_owned())?;
             }

@@ -92,6 +92,8 @@ pub(crate) enum Step {
     Join(Join),
     /// Begins a cgroup namespace, rooted where the process now is.
     UnshareCgroup,
+    /// Raises the loopback interface of a new network namespace.
+    Loopback,
     /// Becomes a session leader.
     Session,
     /// Cuts the mount namespace off the host's: nothing goes out, unmounts still come in.

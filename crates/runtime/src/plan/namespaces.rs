@@ -94,6 +94,9 @@ pub(super) fn namespaces(
     if begins.has(Set::CGROUP) {
         plan.steps.push(Step::UnshareCgroup);
     }
+    if begins.has(Set::NET) {
+        plan.steps.push(Step::Loopback);
+    }
     plan.begins = begins.without(Set::CGROUP).bits();
     Ok(user_namespace)
 }

@@ -55,6 +55,18 @@ fn the_first_process_is_pid_1_and_sees_only_its_own() {
 }
 
 #[test]
+fn the_loopback_interface_of_a_new_network_namespace_is_up() {
+    each!(bundle, {
+        // A closed port answers; an interface that is down is unreachable.
+        let said =
+            bundle.says("ip -o addr show lo | grep -c 127.0.0.1/8; nc 127.0.0.1 9 2>&1; true");
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines[0], "1", "{said}");
+        assert!(lines[1].contains("refused"), "{said}");
+    });
+}
+
+#[test]
 fn a_new_network_namespace_has_only_loopback() {
     each!(bundle, {
         assert_eq!(bundle.says("ls /sys/class/net"), "lo");
