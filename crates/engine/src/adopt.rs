@@ -134,7 +134,8 @@ async fn adopt(engine: Arc<Inner>, row: Row) {
     let (mut task, messages) = Task::new(&engine, definition, state);
     let container = task.container().clone();
     match (phase, found) {
-        (Phase::Running, Found::Shim(connection, _)) => {
+        (Phase::Running, Found::Shim(connection, answer)) => {
+            exec::adopt(&engine, &container, &answer.execs).await;
             task.effects().adopt(run, Some(adopted(connection)));
         }
         (Phase::Running, Found::Unclear(error)) => {
@@ -142,6 +143,7 @@ async fn adopt(engine: Arc<Inner>, row: Row) {
             task.effects().adopt(run, None);
         }
         (Phase::Running, Found::Nobody) => {
+            exec::adopt(&engine, &container, &[]).await;
             let (engine, container) = (engine.clone(), container.clone());
             engine
                 .clone()
@@ -159,7 +161,7 @@ fn adopted(connection: Connection) -> Shim {
     Shim {
         connection,
         child: None,
-        parked: false,
+        parked: None,
     }
 }
 
@@ -215,7 +217,10 @@ pub(crate) async fn watch(
         }
         match identify(engine, container.id()).await {
             Found::Nobody => break,
-            Found::Shim(connection, _) => shim = Some(adopted(connection)),
+            Found::Shim(connection, answer) => {
+                exec::adopt(engine, container, &answer.execs).await;
+                shim = Some(adopted(connection));
+            }
             Found::Unclear(error) => tell_unclear(container, &error),
         }
         tokio::time::sleep(pause).await;

@@ -12,7 +12,7 @@ use sys::signal::Signal;
 use crate::container::Container;
 use crate::refusal::{self, Verb};
 use crate::step::{Request, Stop, Timeout};
-use crate::{Class, Engine, Error, lookup};
+use crate::{Class, Engine, Error, files, lookup};
 
 impl Engine {
     /// Finds a container by id, name or unique prefix of an id.
@@ -132,16 +132,51 @@ impl Engine {
         self.index()
             .claim(&new_name, container.id())
             .map_err(|error| error.wrap("Error when allocating new name"))?;
+        // One at a time: the file must end with the name that the row ends with.
+        let renaming = self.inner().renaming.lock().await;
+        let renamed = self.rename_claimed(name, &container, &new_name).await;
+        drop(renaming);
+        renamed.inspect_err(|_| {
+            if container.snapshot().name != new_name {
+                self.index().release(&new_name, container.id());
+            }
+        })
+    }
+
+    /// The file first: what cannot be written is not done, and a crash in between has promised nothing.
+    async fn rename_claimed(
+        &self,
+        name: &str,
+        container: &Arc<Container>,
+        new_name: &Arc<str>,
+    ) -> Result<(), Error> {
+        let old_name = container.snapshot().name.clone();
+        self.write_name(container, new_name).await?;
         let request = Request::Rename {
             name: new_name.clone(),
         };
-        self.ask_container(name, &container, Verb::Rename, request)
-            .await
-            .inspect_err(|_| {
-                if container.snapshot().name != new_name {
-                    self.index().release(&new_name, container.id());
-                }
+        let renamed = self
+            .ask_container(name, container, Verb::Rename, request)
+            .await;
+        if renamed.is_err()
+            && let Err(error) = self.write_name(container, &old_name).await
+        {
+            tracing::warn!(container = %container.id().short(), error = %error.message, "its file keeps a name it did not get");
+        }
+        renamed
+    }
+
+    async fn write_name(&self, container: &Container, name: &Arc<str>) -> Result<(), Error> {
+        let (engine, name) = (self.inner().clone(), name.clone());
+        let definition = container.snapshot().definition.clone();
+        let writing = engine.clone();
+        engine
+            .blocking(move || {
+                files::write_definition(&writing, &definition, &name)?;
+                sys::fault!("engine.rename.file");
+                Ok(())
             })
+            .await
     }
 
     /// Sets the size of a container's terminal (`POST /containers/{id}/resize`).

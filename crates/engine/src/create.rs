@@ -18,6 +18,9 @@ use crate::task::Task;
 use crate::volumes::{self, Anonymous, Wanted};
 use crate::{ContainerId, Engine, Error, files, id, lookup};
 
+/// How long what a failed create has left waits before it is tried again.
+const UNDO_RETRY: Duration = Duration::from_secs(1);
+
 impl Engine {
     /// Creates a container (`POST /containers/create`).
     ///
@@ -121,18 +124,14 @@ fn make(
         warnings.push("Health checks are accepted and kept, but not run yet.".to_owned());
     }
     let wanted = volumes::settle(engine, &mut definition)?;
-    engine
-        .db
-        .write(|transaction| rows::insert(transaction, name, &definition))?;
+    claim_row(engine, name, &definition)?;
     sys::fault!("engine.create.claimed");
     let ready = fill(engine, name, &definition, &wanted)
         .and_then(|()| save_ready(engine, name, &definition));
     if let Err(error) = ready {
-        // Whatever stays behind now has a row in the making: the next start destroys it.
-        let undone = files::destroy(engine, id, Anonymous::Remove)
-            .and_then(|()| engine.db.write(|transaction| rows::delete(transaction, id)));
-        if let Err(leftover) = undone {
+        if let Err(leftover) = undo(engine, id) {
             tracing::error!(container = %id.short(), error = %leftover.message, "undo a create");
+            engine.spawn(undo_later(engine.clone(), id.clone()));
         }
         return Err(error);
     }
@@ -144,6 +143,44 @@ fn make(
         id: id.to_string(),
         warnings,
     })
+}
+
+fn claim_row(engine: &Inner, name: &str, definition: &Definition) -> Result<(), Error> {
+    let insert = || {
+        engine
+            .db
+            .write(|transaction| rows::insert(transaction, name, definition))
+    };
+    let Err(error) = insert() else { return Ok(()) };
+    let stale = engine
+        .db
+        .read(|connection| rows::creating(connection, name))?;
+    match stale {
+        // The name is claimed, so this is what a failed create has left.
+        Some(stale) => {
+            undo(engine, &stale)?;
+            insert()
+        }
+        None => Err(error),
+    }
+}
+
+/// Removes all that a create has made of which nobody was told. What stays behind has a row in the making: the
+/// next start destroys it at the latest.
+fn undo(engine: &Inner, id: &ContainerId) -> Result<(), Error> {
+    files::destroy(engine, id, Anonymous::Remove)?;
+    engine.db.write(|transaction| rows::delete(transaction, id))
+}
+
+/// As [`undo`], again and again: on a full disk it works once there is room.
+async fn undo_later(engine: Arc<Inner>, id: ContainerId) {
+    loop {
+        tokio::time::sleep(UNDO_RETRY).await;
+        let (undoing, of) = (engine.clone(), id.clone());
+        if engine.blocking(move || undo(&undoing, &of)).await.is_ok() {
+            return;
+        }
+    }
 }
 
 fn fill(

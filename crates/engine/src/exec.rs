@@ -4,8 +4,9 @@
 //! create ─▶ Created ──start──▶ Starting ──▶ Running ──exit──▶ Exited ──EXEC_KEPT──▶ forgotten
 //!                                 └── failed ─────────────────▲
 //! ```
-//! Records live in memory: an exec belongs to the client that made it, and its process to the shim. The
-//! stream of a started exec is the shim's own connection; the server only copies.
+//! An exec's process belongs to the shim, and the stream of a started one is the shim's own connection: the
+//! server only copies. What a client may ask for later is in [`exec_files`] too, so that a daemon that adopts the
+//! container knows its execs: those that run, and the exit codes of those that ended meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -24,7 +25,7 @@ use crate::open::Inner;
 use crate::shim_client::ShimError;
 use crate::spec::Place;
 use crate::state::Status;
-use crate::{ContainerId, Definition, Engine, Error, id, peer, refusal, spec};
+use crate::{ContainerId, Definition, Engine, Error, exec_files, id, peer, refusal, spec};
 
 /// How long an exec is remembered after its end (moby's collector runs every five minutes).
 const EXEC_KEPT: Duration = Duration::from_secs(5 * 60);
@@ -105,11 +106,19 @@ impl Table {
 }
 
 impl Execs {
-    fn insert(&self, exec: &Arc<Exec>) {
+    /// Adds an exec, and answers those that are forgotten now.
+    fn insert(&self, exec: &Arc<Exec>) -> Vec<Arc<Exec>> {
         let mut all = lock(&self.0);
-        all.retain(|_, old| !old.is_forgotten());
+        let forgotten = all.extract_if(|_, old| old.is_forgotten());
+        let forgotten = forgotten.map(|(_, old)| old).collect();
         lock(&exec.container.execs.0).insert(exec.id.clone());
         all.insert(exec.id.clone(), exec.clone());
+        forgotten
+    }
+
+    fn remove(&self, exec: &Exec) {
+        lock(&self.0).remove(&exec.id);
+        lock(&exec.container.execs.0).remove(&exec.id);
     }
 
     fn find(&self, id: &str) -> Option<Arc<Exec>> {
@@ -164,17 +173,27 @@ impl Exec {
         }
     }
 
-    fn end(&self, code: i32) {
+    /// Ends it with this code if it has not ended before, and answers the code that counts.
+    fn end(&self, code: i32) -> i32 {
         let at = Instant::now();
+        let mut first = code;
         self.phase.send_modify(|phase| {
             let pid = match *phase {
                 Phase::Running { pid } => pid,
                 Phase::Created | Phase::Starting => 0,
-                Phase::Exited { .. } => return,
+                Phase::Exited { code, .. } => {
+                    first = code;
+                    return;
+                }
             };
             *phase = Phase::Exited { code, pid, at };
         });
         lock(&self.container.execs.0).remove(&self.id);
+        first
+    }
+
+    fn run_dir(&self) -> &Path {
+        self.container.shim().run_dir()
     }
 }
 
@@ -201,7 +220,17 @@ impl Engine {
             config,
             phase: watch::Sender::new(Phase::Created),
         });
-        self.inner().execs.insert(&exec);
+        let forgotten = self.inner().execs.insert(&exec);
+        let saving = exec.clone();
+        let saved = self.inner().blocking(move || {
+            for old in forgotten {
+                exec_files::remove(old.container.shim().run_dir(), &old.id)?;
+            }
+            exec_files::write_config(saving.run_dir(), &saving.id, &saving.config)
+        });
+        saved
+            .await
+            .inspect_err(|_| self.inner().execs.remove(&exec))?;
         let action = format!("exec_create: {}", exec.command_line());
         self.journal_container(&exec.container, &action, &[("execID", id.clone())]);
         Ok(id)
@@ -224,7 +253,14 @@ impl Engine {
         let started = self.exec_run(&exec, options).await;
         if started.is_err() {
             // The exit code was set where the reason was known; this is for all others.
-            exec.end(crate::launch::EXIT_NOT_STARTED);
+            let code = exec.end(crate::launch::EXIT_NOT_STARTED);
+            let ended = exec.clone();
+            let saved = self.inner().blocking(move || {
+                exec_files::write_exit(ended.run_dir(), ended.container.id(), &ended.id, code)
+            });
+            if let Err(error) = saved.await {
+                tracing::debug!(exec = exec.id, error = %error.message, "the code of an exec that did not start");
+            }
         }
         started
     }
@@ -466,7 +502,50 @@ fn not_running(container: &Container) -> Error {
     Error::conflict(format!("container {} is not running", container.id()))
 }
 
-/// An exec of this container has ended: saved nowhere but here, so the shim's record of it can go.
+/// Makes the execs of a container known that an earlier daemon made, and no others; `running` are those that the shim
+/// has and whose end nobody was told. Their ends are told by the watch of the shim.
+pub(crate) async fn adopt(
+    engine: &Arc<Inner>,
+    container: &Arc<Container>,
+    running: &[protocol::ExecState],
+) {
+    let (reading, id) = (container.clone(), container.id().clone());
+    let found = engine.blocking(move || {
+        let run_dir = reading.shim().run_dir();
+        let found = exec_files::all(run_dir).into_iter();
+        let with_exit = found.map(|(exec, config)| {
+            let exit = exec_files::read_exit(run_dir, &id, &exec);
+            (exec, config, exit)
+        });
+        Ok(with_exit.collect::<Vec<_>>())
+    });
+    for (id, config, exit) in found.await.unwrap_or_default() {
+        if engine.execs.find(&id).is_some() {
+            continue;
+        }
+        let phase = match (running.iter().find(|known| known.id == id), exit) {
+            (Some(known), _) => Phase::Running { pid: known.pid },
+            (None, Some(code)) => Phase::Exited {
+                code,
+                pid: 0,
+                at: Instant::now(),
+            },
+            (None, None) => Phase::Created,
+        };
+        let exec = Arc::new(Exec {
+            id,
+            container: container.clone(),
+            config,
+            phase: watch::Sender::new(phase),
+        });
+        engine.execs.insert(&exec);
+        if exit.is_some() && !matches!(phase, Phase::Running { .. }) {
+            lock(&container.execs.0).remove(&exec.id);
+        }
+    }
+}
+
+/// An exec of this container has ended; its record stays as long as the exec is remembered.
 pub(crate) async fn exited(
     engine: &Arc<Inner>,
     container: &Arc<Container>,
@@ -482,32 +561,28 @@ pub(crate) async fn exited(
     if let Err(error) = container.shim().call(&acknowledge).await {
         tracing::debug!(exec_id, %error, "acknowledge an exec's exit");
     }
-    let record = container
-        .shim()
-        .run_dir()
-        .join(protocol::exec_record_name(exec_id));
-    let removed = engine
-        .blocking(move || match std::fs::remove_file(&record) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::internal("remove an exec's exit record", source))
-            }
-            Ok(()) | Err(_) => Ok(()),
-        })
-        .await;
-    if let Err(error) = removed {
-        tracing::warn!(exec_id, error = %error.message, "leftover of an exec");
-    }
 }
 
-/// The shim of this container is gone, and its execs with it.
+/// The shim of this container is gone, and its execs with it; `code` is for those that left no record.
 pub(crate) async fn all_lost(engine: &Arc<Inner>, container: &Arc<Container>, code: i32) {
     for id in container.execs.ids() {
-        if let Some(exec) = engine.execs.find(&id) {
-            let never_ran = *exec.phase.borrow() == Phase::Created;
-            if !never_ran {
-                ended(engine, &exec, code);
-            }
+        let Some(exec) = engine.execs.find(&id) else {
+            continue;
+        };
+        if *exec.phase.borrow() == Phase::Created {
+            continue;
         }
+        let reading = exec.clone();
+        let recorded = engine.blocking(move || {
+            let container = reading.container.id();
+            Ok(exec_files::read_exit(
+                reading.run_dir(),
+                container,
+                &reading.id,
+            ))
+        });
+        let recorded = recorded.await.unwrap_or_default();
+        ended(engine, &exec, recorded.unwrap_or(code));
     }
 }
 

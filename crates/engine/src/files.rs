@@ -84,8 +84,11 @@ fn write(
     bytes: &[u8],
     mode: u32,
 ) -> Result<(), Error> {
-    let path = engine.config.container_dir(id);
-    file::open_directory(&path)
+    write_file(&engine.config.container_dir(id), name, bytes, mode)
+}
+
+fn write_file(path: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<(), Error> {
+    file::open_directory(path)
         .and_then(|directory| {
             file::write_atomic(
                 directory.as_fd(),
@@ -109,6 +112,21 @@ pub(crate) fn make_run_dir(run_dir: &Path) -> Result<(), Error> {
             file::make_directory_at(parent.as_fd(), name, DIRECTORY_MODE).map_err(failed)
         }
         other => other.map_err(failed),
+    }
+}
+
+/// Writes a file of a run directory that only the engine reads.
+pub(crate) fn write_private(run_dir: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    write_file(run_dir, name, bytes, PRIVATE_MODE)
+}
+
+/// Removes a file; a missing one is fine.
+pub(crate) fn remove_file(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::internal(format!("remove {}", path.display()), error))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

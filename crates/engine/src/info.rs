@@ -138,6 +138,19 @@ pub struct Daemon<'a> {
     pub runtimes: &'a [&'a str],
 }
 
+/// Descriptors this process has open; that of the listing itself is not counted.
+pub(crate) fn open_files() -> i64 {
+    let listed = std::fs::read_dir("/proc/self/fd").map(|entries| entries.count());
+    i64::try_from(listed.unwrap_or_default()).map_or(0, |count| (count - 1).max(0))
+}
+
+/// Tasks of this process's runtime: what moby calls goroutines.
+pub(crate) fn tasks() -> i64 {
+    let runtime = tokio::runtime::Handle::try_current();
+    let tasks = runtime.map_or(0, |runtime| runtime.metrics().num_alive_tasks());
+    i64::try_from(tasks).unwrap_or(i64::MAX)
+}
+
 /// Renders `GET /info`. `now` is RFC 3339.
 pub fn info(daemon: &Daemon<'_>, kernel: &Kernel, counts: &Counts, now: String) -> SystemInfo {
     let v1 = !kernel.cgroup_v2;

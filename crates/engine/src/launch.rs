@@ -41,8 +41,8 @@ pub(crate) const CREATE_FAILED: &str = "failed to create task for container: fai
 pub(crate) struct Shim {
     pub(crate) connection: Connection,
     pub(crate) child: Option<Process>,
-    /// It came from the pool.
-    pub(crate) parked: bool,
+    /// The name of the cgroup that it parked in, if it came from the pool.
+    pub(crate) parked: Option<String>,
 }
 
 /// A run that has begun.
@@ -135,7 +135,7 @@ async fn begin(
     } = prepared;
     let create = Request::Create(Box::new(create));
     let fds: Vec<_> = netns.iter().chain(&forwards).map(AsFd::as_fd).collect();
-    let (mut shim, pid) = create_init(engine, &create, &fds).await?;
+    let (mut shim, pid) = create_init(engine, container.id(), &create, &fds).await?;
     // From here on the shim alone has the ports: with its copies they are free again.
     drop((netns, forwards, held));
     sys::fault!("engine.launch.created");
@@ -157,14 +157,17 @@ async fn begin(
 /// Has a shim make the init. A parked one that died meanwhile is no reason to fail.
 async fn create_init(
     engine: &Arc<Inner>,
+    id: &ContainerId,
     create: &Request,
     fds: &[BorrowedFd<'_>],
 ) -> Result<(Shim, u32), Failure> {
     if let Some(mut shim) = engine.pool.take() {
         match shim.connection.call_with(create, fds).await {
             Err(ShimError::Io(error)) => {
-                tracing::warn!(%error, "a parked shim had died");
+                tracing::warn!(%error, "a parked shim has died");
+                let parked = shim.parked.clone();
                 end(shim).await;
+                clear(engine, id, parked).await?;
             }
             answer => return created(shim, answer).await,
         }
@@ -172,6 +175,24 @@ async fn create_init(
     let mut shim = pool::spawn(engine).await?;
     let answer = shim.connection.call_with(create, fds).await;
     created(shim, answer).await
+}
+
+/// Removes what a parked shim has left that died idle or at any moment of making an init: its cgroup under the name
+/// of the pool or already of the container, and whatever is in it.
+async fn clear(
+    engine: &Arc<Inner>,
+    id: &ContainerId,
+    parked: Option<String>,
+) -> Result<(), Failure> {
+    let (clearing, id) = (engine.clone(), id.clone());
+    let cleared = engine.blocking(move || {
+        remove_cgroup(&clearing.cgroup_parent_of(&id), id.as_str())?;
+        if let Some(parked) = parked {
+            remove_cgroup(&clearing.config.cgroup_parent, &parked)?;
+        }
+        Ok(())
+    });
+    Ok(cleared.await?)
 }
 
 async fn created(shim: Shim, answer: Result<Reply, ShimError>) -> Result<(Shim, u32), Failure> {

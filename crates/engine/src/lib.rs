@@ -29,6 +29,7 @@ mod containers;
 mod create;
 mod effects;
 mod exec;
+mod exec_files;
 mod files;
 mod host;
 mod image_calls;

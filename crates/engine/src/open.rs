@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) volumes: volumes::Names,
     /// What the start found and left alone, for `info`.
     pub(crate) findings: Mutex<Vec<String>>,
+    /// Held while a container gets another name.
+    pub(crate) renaming: tokio::sync::Mutex<()>,
     /// Cancelled by the shutdown.
     pub(crate) stopping: CancellationToken,
     tasks: TaskTracker,
@@ -223,6 +225,7 @@ impl Inner {
             networks,
             volumes: volumes::Names::default(),
             findings: Mutex::new(findings),
+            renaming: tokio::sync::Mutex::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             threads: TaskTracker::new(),

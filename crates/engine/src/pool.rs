@@ -17,7 +17,7 @@ use sys::command::Command;
 use tokio::sync::Notify;
 
 use crate::Error;
-use crate::launch::Shim;
+use crate::launch::{self, Shim};
 use crate::open::Inner;
 use crate::reap::Process;
 use crate::shim_client::{Connection, ShimError};
@@ -92,17 +92,16 @@ impl Pool {
         );
         let cgroup = CgroupPath::new(&engine.config.cgroup_parent, &name)
             .map_err(|source| Error::internal("name a parked cgroup", source))?;
-        match shim.connection.call(&Request::Park { cgroup }).await {
+        let source = match shim.connection.call(&Request::Park { cgroup }).await {
             Ok(Reply::Parked) => {
-                shim.parked = true;
-                Ok(shim)
+                shim.parked = Some(name);
+                return Ok(shim);
             }
-            Ok(other) => Err(Error::internal(
-                "park a shim",
-                ShimError::unexpected(&other),
-            )),
-            Err(source) => Err(Error::internal("park a shim", source)),
-        }
+            Ok(other) => ShimError::unexpected(&other),
+            Err(error) => error,
+        };
+        launch::end(shim).await;
+        Err(Error::internal("park a shim", source))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Shim>> {
@@ -118,13 +117,15 @@ pub(crate) async fn spawn(engine: &Arc<Inner>) -> Result<Shim, Error> {
             let failed = |source| Error::internal("start a shim", source);
             let (ours, theirs) = UnixStream::pair().map_err(failed)?;
             // What a container sees of it through /proc cannot be written, by nobody.
-            let child = Command::new(sys::selfexe::path_of(&sealed.shim_program))
+            let mut command = Command::new(sys::selfexe::path_of(&sealed.shim_program))
                 .arg0(SHIM_NAME)
                 .arg("shim")
                 .stdin(OwnedFd::from(theirs))
-                .own_group()
-                .spawn()
-                .map_err(failed)?;
+                .own_group();
+            if let Some(point) = sys::fault::take_for_shim() {
+                command = command.env(sys::fault::VARIABLE, point);
+            }
+            let child = command.spawn().map_err(failed)?;
             // Containers inherit the limit from their shim.
             sys::limits::give_back_open_files(child.id()).map_err(failed)?;
             Ok::<(UnixStream, Child), Error>((ours, child))
@@ -135,6 +136,6 @@ pub(crate) async fn spawn(engine: &Arc<Inner>) -> Result<Shim, Error> {
     Ok(Shim {
         connection,
         child: Some(Process::new(child)),
-        parked: false,
+        parked: None,
     })
 }

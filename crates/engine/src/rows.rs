@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use db::rusqlite::{Transaction, params};
+use db::rusqlite::{OptionalExtension as _, Transaction, params};
 
 use crate::definition::Definition;
 use crate::state::Facts;
@@ -76,6 +76,23 @@ pub(crate) fn insert(
         .prepare_cached("INSERT INTO container_states (id, phase, facts) VALUES (?1, ?2, '{}')")?
         .execute(params![id, Phase::Creating.as_str()])?;
     Ok(())
+}
+
+/// The container in the making that has this name.
+pub(crate) fn creating(
+    connection: &db::rusqlite::Connection,
+    name: &str,
+) -> Result<Option<ContainerId>, Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id FROM containers JOIN container_states USING (id) WHERE name = ?1 AND phase = ?2",
+    )?;
+    let found = statement
+        .query_row(params![name, Phase::Creating.as_str()], |row| {
+            row.get::<_, String>(0)
+        })
+        .optional()?;
+    let id = found.map(|id| id.parse::<ContainerId>()).transpose();
+    id.map_err(|source| Error::internal("read a container's id", source))
 }
 
 /// Saves where a container stands.

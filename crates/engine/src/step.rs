@@ -49,6 +49,7 @@ pub(crate) fn step(state: &State, now_ns: i64, input: Input) -> Step {
         state: state.clone(),
         save: Save::Nothing,
         events: Vec::new(),
+        undone: false,
         effects: Vec::new(),
     };
     step.take(now_ns, input);

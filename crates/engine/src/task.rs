@@ -168,6 +168,12 @@ impl Task {
         let id = &self.definition.id;
         let mut events = Vec::new();
         let networks = &self.engine.networks;
+        if next.undone {
+            // As dockerd: volumes come first and go last, and the network tells only that it was left.
+            events.extend(volumes::around(&self.definition, "start"));
+            events.extend(networks.event("disconnect", &self.definition));
+            events.extend(volumes::around(&self.definition, "die"));
+        }
         if next.events.iter().any(|event| event.action == "die") {
             // As dockerd: a container lets go of network and volumes before it is said to have stopped.
             events.extend(networks.event("disconnect", &self.definition));
@@ -204,7 +210,10 @@ impl Task {
                 }
                 Ok(())
             })?;
-        fault_after(&next.state.life);
+        match next.state.name == self.state.name {
+            true => fault_after(&next.state.life),
+            false => sys::fault!("engine.container.renamed"),
+        }
         Ok(())
     }
 

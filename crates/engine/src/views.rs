@@ -191,6 +191,8 @@ impl Engine {
         let mut counts = Counts {
             images: i64::try_from(self.images().list()?.len()).unwrap_or(i64::MAX),
             event_listeners: self.inner().journal.listeners(),
+            open_files: info::open_files(),
+            tasks: info::tasks(),
             ..Counts::default()
         };
         for container in self.index().all() {

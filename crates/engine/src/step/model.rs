@@ -322,6 +322,8 @@ pub(crate) struct Step {
     pub(crate) state: State,
     pub(crate) save: Save,
     pub(crate) events: Vec<Happening>,
+    /// A launch failed: its volumes and its network were taken for it and given back.
+    pub(crate) undone: bool,
     pub(crate) effects: Vec<Effect>,
 }
 

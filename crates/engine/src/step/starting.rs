@@ -138,6 +138,7 @@ impl Step {
         self.state.facts.error.clone_from(&failure.message);
         self.state.life = Life::Idle;
         self.save = Save::Row;
+        self.undone = true;
         if self.state.rules.auto_remove {
             let failed = tickets
                 .into_iter()

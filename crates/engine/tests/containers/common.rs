@@ -119,7 +119,7 @@ impl Drop for Root {
     }
 }
 
-fn remove_parent(parent: &str) {
+pub(crate) fn remove_parent(parent: &str) {
     for hierarchy in std::fs::read_dir("/sys/fs/cgroup")
         .into_iter()
         .flatten()
@@ -262,6 +262,25 @@ fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8], mode: u
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Everything that was journaled, in order.
+pub(crate) fn events(root: &Root) -> Vec<serde_json::Value> {
+    let db = db::Db::open(&root.config.data_root.join("cooper.db")).unwrap();
+    db.read::<_, db::Error>(|connection| {
+        let mut statement = connection.prepare("SELECT body FROM event ORDER BY cursor")?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        let parse = |body: String| serde_json::from_str(&body).unwrap();
+        Ok(rows.map(|row| parse(row.unwrap())).collect())
+    })
+    .unwrap()
+}
+
+/// The name that a container has beside its data.
+pub(crate) fn saved_name(root: &Root, id: &str) -> String {
+    let path = root.config.containers_dir().join(id).join("container.json");
+    let file: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    file["name"].as_str().unwrap().to_owned()
 }
 
 /// What a container's log file holds.

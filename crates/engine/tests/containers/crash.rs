@@ -12,6 +12,7 @@ const POINTS: &[&str] = &[
     "engine.container.deleted",
     "engine.container.exited",
     "engine.container.removing",
+    "engine.container.renamed",
     "engine.container.running",
     "engine.create.claimed",
     "engine.create.directory",
@@ -26,6 +27,7 @@ const POINTS: &[&str] = &[
     "engine.launch.created",
     "engine.launch.run_dir",
     "engine.launch.started",
+    "engine.rename.file",
     "engine.retire.acknowledged",
     "engine.retire.detached",
 ];
@@ -88,6 +90,8 @@ fn victim() {
         };
         create(&engine, "victim", request(&["sh", "-c", "exit 4"])).await;
         acknowledge("created");
+        engine.rename("victim", "renamed").await.unwrap();
+        engine.rename("renamed", "victim").await.unwrap();
         engine.start("victim").await.unwrap();
         acknowledge("started");
         let waiting = engine.wait("victim", WaitCondition::NotRunning).unwrap();
@@ -110,7 +114,7 @@ async fn a_daemon_killed_at_any_step_loses_nothing_it_acknowledged() {
     for point in POINTS {
         let root = Root::new();
         let engine = root.engine().await;
-        create(&engine, "keeper", request(&["sleep", "1000"])).await;
+        let keeper_id = create(&engine, "keeper", request(&["sleep", "1000"])).await;
         engine.start("keeper").await.unwrap();
         let keeper = engine.container("keeper").unwrap().snapshot().facts.pid;
         engine.shutdown().await.unwrap();
@@ -128,7 +132,9 @@ async fn a_daemon_killed_at_any_step_loses_nothing_it_acknowledged() {
         if acknowledged("removed") {
             panic!("{point}: the daemon was not killed");
         }
-        let victim = engine.container("victim").ok();
+        let victim = engine.container("victim");
+        let victim = victim.or_else(|_| engine.container("renamed")).ok();
+        check_unsaved(&root, point, &keeper_id, victim.is_some());
         if let Some(victim) = &victim {
             eventually("its exit is known", || {
                 !victim.snapshot().status.has_process() || victim.snapshot().removed
@@ -138,10 +144,9 @@ async fn a_daemon_killed_at_any_step_loses_nothing_it_acknowledged() {
             if acknowledged("started") {
                 assert_eq!(facts.exit_code, 4, "{point}");
             }
-            engine.container("victim").map(drop).unwrap_or(());
             if victim.snapshot().status != Status::Removing {
                 engine
-                    .remove("victim", &FORCE)
+                    .remove(victim.id().as_str(), &FORCE)
                     .await
                     .unwrap_or_else(|e| panic!("{point}: {}", e.message));
             }
@@ -163,6 +168,25 @@ async fn a_daemon_killed_at_any_step_loses_nothing_it_acknowledged() {
         }
         root.assert_clean();
         engine.shutdown().await.unwrap();
+    }
+}
+
+/// What was not saved yet is not there: neither half a container nor a run.
+fn check_unsaved(root: &Root, point: &str, keeper: &str, victim: bool) {
+    if point.starts_with("engine.create.") && point != "engine.create.ready" {
+        assert!(!victim, "{point}: half a container");
+    }
+    if point.starts_with("engine.launch.") {
+        assert_eq!(
+            root.cgroups(),
+            [keeper],
+            "{point}: a run that was never saved"
+        );
+        assert_eq!(
+            root.run_dirs(),
+            [keeper],
+            "{point}: a run that was never saved"
+        );
     }
 }
 

@@ -5,6 +5,7 @@
     reason = "this is a test, helpers included"
 )]
 
+mod adopted;
 mod common;
 mod crash;
 mod exec;

@@ -11,7 +11,9 @@ use api::options::{
 };
 use engine::{Class, Engine, Status};
 
-use crate::common::{LOOK_EVERY, PATIENCE, Root, busybox_archive, create, eventually, request};
+use crate::common::{
+    self, LOOK_EVERY, PATIENCE, Root, busybox_archive, create, eventually, request,
+};
 use crate::crash::FORCE;
 
 /// Long enough for an attach to come to its event, far below the five seconds that a commit waits.
@@ -95,6 +97,9 @@ async fn a_kill_that_crosses_the_end_of_a_launch_ends_it_and_the_next_run_lives(
     // The task is busy with this until the database is free, and finds the kill before the launch.
     let of = engine.clone();
     let renaming = tokio::spawn(async move { of.rename("crossed", "other").await });
+    patiently("the rename is with the task", || {
+        common::saved_name(&root, &id) == "other"
+    });
     let container = engine.container(&id).unwrap();
     let of = engine.clone();
     let name = id.clone();

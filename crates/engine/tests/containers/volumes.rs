@@ -539,16 +539,7 @@ async fn volumes_tell_what_happens_to_them() {
     let waiting = engine.wait("short", WaitCondition::Removed).unwrap();
     engine.start("short").await.unwrap();
     waiting.done().await;
-    let db = db::Db::open(&root.config.data_root.join("cooper.db")).unwrap();
-    let events: Vec<serde_json::Value> = db
-        .read::<_, db::Error>(|connection| {
-            let mut statement = connection.prepare("SELECT body FROM event ORDER BY cursor")?;
-            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
-            Ok(rows
-                .map(|row| serde_json::from_str(&row.unwrap()).unwrap())
-                .collect())
-        })
-        .unwrap();
+    let events = common::events(&root);
     let told: Vec<String> = events
         .iter()
         .filter(|event| event["Type"] != "image" && event["Type"] != "network")
