@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -36,6 +36,11 @@ const STRANGER_BYTES: usize = 64 << 10;
 const MAX_BUFFER_BYTES: usize = 64 << 10;
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the socket of a daemon that was just killed is waited for: a child that it was starting has a copy of it
+/// until its exec.
+const CHILD_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is tried meanwhile.
+const CHILD_INTERVAL: Duration = Duration::from_millis(10);
 /// How long requests under way may take when the daemon ends.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -190,11 +195,25 @@ fn refuse_living(path: &Path) -> io::Result<()> {
         Ok(metadata) if !metadata.file_type().is_socket() => return Err(taken("is not a socket")),
         Ok(_) => {}
     }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(taken("another daemon answers there")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
+    let give_up = Instant::now() + CHILD_PATIENCE;
+    loop {
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(stream) if is_orphan(&stream) && Instant::now() < give_up => {
+                std::thread::sleep(CHILD_INTERVAL);
+            }
+            Ok(_) => return Err(taken("another daemon answers there")),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return fs::remove_file(path);
+            }
+            Err(error) => return Err(error),
+        }
     }
+}
+
+/// Whether the process that began to listen is gone and only a copy of its socket is left.
+fn is_orphan(stream: &std::os::unix::net::UnixStream) -> bool {
+    sys::socket::peer(stream.as_fd())
+        .is_ok_and(|listener| sys::process::open_pidfd(listener.pid).is_err())
 }
 
 /// Serves clients on all listeners until `stop`, then ends connections that are idle and streams that would go on, and
