@@ -9,6 +9,7 @@ mod crash;
 mod differential;
 mod docker_cli;
 mod docker_py;
+mod kill_matrix;
 mod lifecycle;
 mod limits;
 mod network;

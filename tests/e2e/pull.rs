@@ -112,9 +112,16 @@ impl Registry {
             )]));
         }
         let config = archive::config(&["sh"]);
-        let tar = archive::docker_archive("noise:latest", &all, &config);
+        self.push_archive(
+            &archive::docker_archive("noise:latest", &all, &config),
+            name,
+        );
+    }
+
+    /// As [`Registry::push`], of an archive in memory.
+    pub(crate) fn push_archive(&self, archive: &[u8], name: &str) {
         let path = self.directory.path().join("image.tar");
-        archive::write(&path, &tar);
+        archive::write(&path, archive);
         self.push(&path, name);
     }
 }
@@ -405,7 +412,7 @@ fn a_kill_at_each_step_of_a_pull_leaves_no_half_image() {
         return;
     }
     registry.push_layers("noise:steps", 2, 200_000);
-    let (_, points) = crate::crash::fault_points();
+    let points = crate::kill_matrix::points();
     let points = points.iter().filter(|point| point.starts_with("registry."));
     for point in points {
         let options = Options {
