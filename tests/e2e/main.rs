@@ -7,6 +7,7 @@
 
 mod crash;
 mod differential;
+mod disk_full;
 mod docker_cli;
 mod docker_py;
 mod kill_matrix;
