@@ -19,6 +19,7 @@ mod refusals;
 mod reload;
 mod streams;
 mod tutorials;
+mod vanished;
 mod volumes;
 mod weather;
 
