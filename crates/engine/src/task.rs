@@ -223,6 +223,18 @@ impl Task {
         self.apply(next);
     }
 
+    /// Ends a start that failed: whoever waits for it is told, also where the reason cannot be saved.
+    fn launch_failed_unsaved(&mut self, failed: Input) {
+        let next = step(&self.state, now_ns(), failed.clone());
+        // If this cannot be saved either: what the row says is older and still true, the container does not run. But
+        // an intent to remove it must be saved first.
+        if next.state.life == Life::Idle || self.save(&next).is_ok() {
+            self.apply(next);
+        } else {
+            self.effects.again(failed, SAVE_RETRY);
+        }
+    }
+
     fn not_saved(&mut self, input: Input, error: &Error) {
         tracing::error!(container = %self.container.id().short(), %error, "a change could not be saved");
         match input {
@@ -253,18 +265,10 @@ impl Task {
                     class: Class::Internal,
                     message: error.message.clone(),
                 };
-                let failed = Input::LaunchFailed { run, failure };
-                let next = step(&self.state, now_ns(), failed.clone());
-                // If this cannot be saved either: what the row says is older and still true, the container does
-                // not run. But an intent to remove it must be saved first.
-                if next.state.life == Life::Idle || self.save(&next).is_ok() {
-                    self.apply(next);
-                } else {
-                    self.effects.again(failed, SAVE_RETRY);
-                }
+                self.launch_failed_unsaved(Input::LaunchFailed { run, failure });
             }
+            failed @ Input::LaunchFailed { .. } => self.launch_failed_unsaved(failed),
             other @ (Input::Boot
-            | Input::LaunchFailed { .. }
             | Input::Exited { .. }
             | Input::OutOfMemory { .. }
             | Input::Signalled { .. }
