@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use testkit::client::{Open, Session};
+use testkit::client::Open;
 use testkit::{Client, TestDaemon};
 
-use super::wire::Repeated;
+use super::wire::{self, Wire};
 use crate::images::{self, Registry};
 use crate::sh;
 
@@ -19,9 +19,6 @@ const ROUNDS: usize = 40;
 /// Rounds of the pull, which takes dockerd a minute.
 const PULLS: usize = 3;
 
-/// dockerd's pull and removal on a busy machine.
-const PULL_WITHIN: Duration = Duration::from_secs(600);
-
 /// A throughput row asks for this long on one connection, each engine in turn.
 const THROUGHPUT_WINDOW: Duration = Duration::from_millis(500);
 
@@ -30,6 +27,9 @@ const THROUGHPUT_WINDOWS: usize = 5;
 
 /// A shim that has had nothing to do for this long has given back what it does not need.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// An engine that has had nothing to do for this long has given back what its work took.
+const RESTED: Duration = Duration::from_secs(5);
 
 /// Bytes that a container writes for the stream rows.
 const STREAM_MB: u32 = 300;
@@ -56,9 +56,9 @@ pub(super) struct Row {
 
 enum Work {
     /// One round of a latency row, answered by its duration.
-    Round(fn(&mut Session, &Client) -> Result<Duration>),
+    Round(fn(&mut Wire, &Client) -> Result<Duration>),
     /// Prepares, then the path it names is asked for as often as one connection can.
-    Requests(fn(&mut Session) -> Result<String>),
+    Requests(fn(&mut Wire) -> Result<String>),
     /// One measurement of a long row.
     Once(fn(&Client) -> Result<Duration>),
     /// One round of a row that needs the registry with the image of six layers.
@@ -137,8 +137,8 @@ pub(super) fn measure(row: &Row, stage: &Stage) -> Result<(Option<f64>, f64)> {
     let (client, peer) = (stage.daemon.client(), stage.peer.as_ref());
     match row.work {
         Work::Round(work) => {
-            let mut ours = client.session()?;
-            let mut theirs = peer.map(Client::session).transpose()?;
+            let mut ours = Wire::connect(&client)?;
+            let mut theirs = peer.map(Wire::connect).transpose()?;
             let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
             for _ in 0..ROUNDS {
                 our_times.push(work(&mut ours, &client)?);
@@ -149,8 +149,10 @@ pub(super) fn measure(row: &Row, stage: &Stage) -> Result<(Option<f64>, f64)> {
             Ok((theirs.map(|_| median(their_times)), median(our_times)))
         }
         Work::Requests(prepare) => {
-            let asked = |client: &Client| -> Result<Repeated> {
-                Repeated::new(client, &prepare(&mut client.session()?)?)
+            let asked = |client: &Client| -> Result<(Wire, Vec<u8>)> {
+                let mut session = Wire::connect(client)?;
+                let path = prepare(&mut session)?;
+                Ok((session, wire::request("GET", &path, &Value::Null)))
             };
             let (mut ours, mut theirs) = (asked(&client)?, peer.map(asked).transpose()?);
             let (mut our_rates, mut their_rates) = (Vec::new(), Vec::new());
@@ -226,7 +228,7 @@ const LABEL: &str = "dev.cooper.bench";
 
 /// Removes what the rows left on one engine.
 pub(super) fn clean(client: &Client) -> Result<()> {
-    let mut session = client.session()?;
+    let mut session = Wire::connect(client)?;
     let path =
         format!("/v1.51/containers/json?all=1&filters=%7B%22label%22%3A%5B%22{LABEL}%22%5D%7D");
     let left = call(&mut session, "GET", &path, &Value::Null, 200)?;
@@ -236,36 +238,22 @@ pub(super) fn clean(client: &Client) -> Result<()> {
     Ok(())
 }
 
-fn call(
-    session: &mut Session,
-    method: &str,
-    path: &str,
-    body: &Value,
-    status: u16,
-) -> Result<Value> {
-    let (headers, bytes): (&[(&str, &str)], _) = if body.is_null() {
-        (&[], Vec::new())
-    } else {
-        (
-            &[("content-type", "application/json")],
-            serde_json::to_vec(body)?,
-        )
-    };
-    let answer = session.request(method, path, headers, bytes)?;
+fn call(session: &mut Wire, method: &str, path: &str, body: &Value, status: u16) -> Result<Value> {
+    let answer = session.ask(&wire::request(method, path, body))?;
     ensure!(
         answer.status == status,
         "{method} {path}: {} {}",
         answer.status,
         answer.text()
     );
-    Ok(answer.json())
+    answer.json()
 }
 
-fn create(session: &mut Session, command: &[&str]) -> Result<String> {
+fn create(session: &mut Wire, command: &[&str]) -> Result<String> {
     create_on(session, "none", command)
 }
 
-fn create_on(session: &mut Session, network: &str, command: &[&str]) -> Result<String> {
+fn create_on(session: &mut Wire, network: &str, command: &[&str]) -> Result<String> {
     let body = json!({
         "Image": "busybox",
         "Cmd": command,
@@ -280,7 +268,7 @@ fn create_on(session: &mut Session, network: &str, command: &[&str]) -> Result<S
     Ok(created["Id"].as_str().unwrap_or_default().to_owned())
 }
 
-fn remove(session: &mut Session, id: &str) -> Result<()> {
+fn remove(session: &mut Wire, id: &str) -> Result<()> {
     call(
         session,
         "DELETE",
@@ -291,7 +279,7 @@ fn remove(session: &mut Session, id: &str) -> Result<()> {
     .map(drop)
 }
 
-fn start(session: &mut Session, id: &str) -> Result<()> {
+fn start(session: &mut Wire, id: &str) -> Result<()> {
     call(
         session,
         "POST",
@@ -302,7 +290,7 @@ fn start(session: &mut Session, id: &str) -> Result<()> {
     .map(drop)
 }
 
-fn wait(session: &mut Session, id: &str) -> Result<()> {
+fn wait(session: &mut Wire, id: &str) -> Result<()> {
     call(
         session,
         "POST",
@@ -313,7 +301,7 @@ fn wait(session: &mut Session, id: &str) -> Result<()> {
     .map(drop)
 }
 
-fn cycle(session: &mut Session, network: &str) -> Result<Duration> {
+fn cycle(session: &mut Wire, network: &str) -> Result<Duration> {
     let begin = Instant::now();
     let id = create_on(session, network, &["true"])?;
     start(session, &id)?;
@@ -322,7 +310,7 @@ fn cycle(session: &mut Session, network: &str) -> Result<Duration> {
     Ok(begin.elapsed())
 }
 
-fn exec(session: &mut Session, client: &Client) -> Result<Duration> {
+fn exec(session: &mut Wire, client: &Client) -> Result<Duration> {
     let id = create(session, &["sleep", "600"])?;
     start(session, &id)?;
     let begin = Instant::now();
@@ -351,16 +339,16 @@ fn exec(session: &mut Session, client: &Client) -> Result<Duration> {
     Ok(elapsed)
 }
 
-fn version(_session: &mut Session) -> Result<String> {
+fn version(_session: &mut Wire) -> Result<String> {
     Ok("/version".into())
 }
 
-fn one(session: &mut Session) -> Result<String> {
+fn one(session: &mut Wire) -> Result<String> {
     let id = create(session, &["true"])?;
     Ok(format!("/containers/{id}/json"))
 }
 
-fn fifty(session: &mut Session) -> Result<String> {
+fn fifty(session: &mut Wire) -> Result<String> {
     for _ in 0..50 {
         create(session, &["true"])?;
     }
@@ -368,18 +356,19 @@ fn fifty(session: &mut Session) -> Result<String> {
 }
 
 /// Answers per second.
-fn rate(connection: &mut Repeated) -> Result<f64> {
+fn rate((session, request): &mut (Wire, Vec<u8>)) -> Result<f64> {
     let begin = Instant::now();
     let mut count = 0_u32;
     while begin.elapsed() < THROUGHPUT_WINDOW {
-        connection.ask()?;
+        let answer = session.ask(request)?;
+        ensure!(answer.status == 200, "{}", answer.text());
         count += 1;
     }
     Ok(f64::from(count) / begin.elapsed().as_secs_f64())
 }
 
 /// A container that writes [`STREAM_MB`] in lines of 99 bytes and a newline.
-fn writer(session: &mut Session) -> Result<String> {
+fn writer(session: &mut Wire) -> Result<String> {
     let line = "x".repeat(99);
     create(
         session,
@@ -392,7 +381,7 @@ fn writer(session: &mut Session) -> Result<String> {
 }
 
 fn attach(client: &Client) -> Result<Duration> {
-    let mut session = client.session()?;
+    let mut session = Wire::connect(client)?;
     let id = writer(&mut session)?;
     let headers = [("Connection", "Upgrade"), ("Upgrade", "tcp")];
     let path = format!("/v1.51/containers/{id}/attach?stream=1&stdout=1&stderr=1");
@@ -411,7 +400,7 @@ fn attach(client: &Client) -> Result<Duration> {
 }
 
 fn logs(client: &Client) -> Result<Duration> {
-    let mut session = client.session()?;
+    let mut session = Wire::connect(client)?;
     let id = writer(&mut session)?;
     start(&mut session, &id)?;
     wait(&mut session, &id)?;
@@ -447,13 +436,13 @@ fn drain(mut open: Open) -> Result<u64> {
 
 /// Pulls the image of six layers and answers how long that took; removes it again.
 fn pull(client: &Client, registry: &Registry) -> Result<Duration> {
-    let mut session = client.patient(PULL_WITHIN).session()?;
+    let mut session = Wire::connect(client)?;
     let image = format!("{}/{}", registry.address(), images::SIX_LAYERS);
     // What was written before is on disk before the clock runs, or one engine would pay for the other.
     sh::read(&mut sh::command("sync"))?;
     let begin = Instant::now();
     let path = format!("/v1.51/images/create?fromImage={image}");
-    let answer = session.request("POST", &path, &[], Vec::new())?;
+    let answer = session.ask(&wire::request("POST", &path, &Value::Null))?;
     let elapsed = begin.elapsed();
     ensure!(
         answer.text().contains("Downloaded newer image"),
@@ -475,11 +464,12 @@ fn peak(stage: &Stage) -> Result<f64> {
 }
 
 fn daemon_rss(stage: &Stage) -> Result<f64> {
+    std::thread::sleep(RESTED);
     memory_mib(stage.daemon.pid(), "status", "VmRSS:")
 }
 
 fn shim_pss(stage: &Stage) -> Result<f64> {
-    let mut session = stage.daemon.client().session()?;
+    let mut session = Wire::connect(&stage.daemon.client())?;
     let id = create(&mut session, &["sleep", "600"])?;
     start(&mut session, &id)?;
     let state = call(

@@ -1,56 +1,98 @@
-//! The client of the rows of requests per second: the bytes of one request, again and again on one connection.
+//! The client of the rows: HTTP/1.1 on one connection that is kept open, with what the engines' answers need and no more.
 //!
-//! It does what the answer needs and no more (the head, the body's length or its chunks), so that what is measured is
-//! the engine: this program is built without optimisation, and a whole HTTP library in it takes longer than an answer.
+//! What is measured is the engine: this program is built without optimisation, and in it a whole HTTP library takes
+//! longer for an answer than the engine does.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use testkit::Client;
 
 /// Room for what one read brings.
 const READ_BYTES: usize = 256 << 10;
 
-/// No answer of these rows takes longer, even on a busy machine.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// dockerd's pull and removal on a busy machine take minutes.
+const ANSWER_WITHIN: Duration = Duration::from_secs(600);
 
-/// A connection and the request that it repeats.
-pub(super) struct Repeated<S = UnixStream> {
+/// A connection.
+pub(super) struct Wire<S = UnixStream> {
     stream: S,
-    request: Vec<u8>,
     buffer: Vec<u8>,
     /// What of `buffer` was received and is not yet taken.
     begin: usize,
     end: usize,
 }
 
-impl Repeated {
-    /// Connects, for `GET path`.
-    pub(super) fn new(client: &Client, path: &str) -> Result<Self> {
-        let stream = UnixStream::connect(client.socket())
-            .with_context(|| format!("connect to {}", client.socket().display()))?;
-        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-        Ok(Self::on(stream, path))
+/// A whole answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The status code.
+    pub(super) status: u16,
+    /// The body without its transfer encoding.
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as JSON; null when it is empty.
+    pub(super) fn json(&self) -> Result<Value> {
+        match self.body.as_slice() {
+            [] => Ok(Value::Null),
+            body => serde_json::from_slice(body).context("an answer's JSON"),
+        }
+    }
+
+    /// The body as text.
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
-impl<S: Read + Write> Repeated<S> {
-    fn on(stream: S, path: &str) -> Self {
+/// The bytes of a request; `Value::Null` is no body.
+pub(super) fn request(method: &str, path: &str, body: &Value) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: docker\r\n");
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        head.push_str("Content-Type: application/json\r\n");
+        body.to_string()
+    };
+    if method != "GET" {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    format!("{head}\r\n{body}").into_bytes()
+}
+
+impl Wire {
+    /// Connects to the engine that `client` knows.
+    pub(super) fn connect(client: &Client) -> Result<Self> {
+        let stream = UnixStream::connect(client.socket())
+            .with_context(|| format!("connect to {}", client.socket().display()))?;
+        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+        Ok(Self::on(stream))
+    }
+}
+
+impl<S: Read + Write> Wire<S> {
+    fn on(stream: S) -> Self {
         Self {
             stream,
-            request: format!("GET {path} HTTP/1.1\r\nHost: docker\r\n\r\n").into_bytes(),
             buffer: vec![0; READ_BYTES],
             begin: 0,
             end: 0,
         }
     }
 
-    /// Asks once and takes the whole answer, which must be a 200; tells the bytes of its body.
-    pub(super) fn ask(&mut self) -> Result<usize> {
-        self.stream.write_all(&self.request)?;
-        ensure!(self.line()? == "HTTP/1.1 200 OK", "not a 200");
+    /// Sends a request and takes the whole answer.
+    pub(super) fn ask(&mut self, request: &[u8]) -> Result<Answer> {
+        self.stream.write_all(request)?;
+        let line = self.line()?;
+        let status = line
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3)?.parse().ok())
+            .with_context(|| format!("no status in {line:?}"))?;
         let (mut length, mut chunked) = (None, false);
         loop {
             let line = self.line()?.to_ascii_lowercase();
@@ -61,24 +103,25 @@ impl<S: Read + Write> Repeated<S> {
                 _ => {}
             }
         }
+        let mut body = Vec::new();
         match length {
-            Some(length) => self.skip(length)?,
-            None if chunked => return self.chunks(),
+            Some(length) => self.take(length, &mut body)?,
+            None if chunked => self.chunks(&mut body)?,
+            // RFC 9110, 15.3.5: it never has a body.
+            None if status == 204 => {}
             None => bail!("an answer of unknown length"),
         }
-        Ok(length.unwrap_or_default())
+        Ok(Answer { status, body })
     }
 
-    fn chunks(&mut self) -> Result<usize> {
-        let mut total = 0;
+    fn chunks(&mut self, body: &mut Vec<u8>) -> Result<()> {
         loop {
             let size = usize::from_str_radix(&self.line()?, 16).context("the size of a chunk")?;
-            self.skip(size)?;
+            self.take(size, body)?;
             ensure!(self.line()?.is_empty(), "a chunk that does not end");
             if size == 0 {
-                return Ok(total);
+                return Ok(());
             }
-            total += size;
         }
     }
 
@@ -94,16 +137,16 @@ impl<S: Read + Write> Repeated<S> {
                 return Ok(line);
             }
             // The end may come in two pieces.
-            let taken = looked_at.max(self.end.saturating_sub(1)) - self.begin;
+            let seen = looked_at.max(self.end.saturating_sub(1)) - self.begin;
             self.receive()?;
-            looked_at = self.begin + taken;
+            looked_at = self.begin + seen;
         }
     }
 
-    /// Takes bytes and forgets them.
-    fn skip(&mut self, mut count: usize) -> Result<()> {
+    fn take(&mut self, mut count: usize, into: &mut Vec<u8>) -> Result<()> {
         loop {
             let here = count.min(self.end - self.begin);
+            into.extend_from_slice(&self.buffer[self.begin..self.begin + here]);
             self.begin += here;
             count -= here;
             if count == 0 {
@@ -154,34 +197,37 @@ mod tests {
         }
     }
 
-    fn asked(answers: &str, piece: usize) -> Repeated<Scripted> {
+    fn peer(answers: &str, piece: usize) -> Wire<Scripted> {
         let answers = answers.as_bytes().to_vec();
-        Repeated::on(Scripted { answers, piece }, "/")
+        Wire::on(Scripted { answers, piece })
     }
 
-    const TWO: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\n[\r\n1]\
-        HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nb\r\n0\r\n\r\n567890\r\n0\r\n\r\n";
+    const THREE: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\n[\r\n1]\
+        HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nb\r\n0\r\n\r\n567890\r\n0\r\n\r\n\
+        HTTP/1.1 204 No Content\r\nServer: x\r\n\r\n";
 
     #[test]
     fn answers_are_taken_whole_however_they_come() {
-        for piece in 1..TWO.len() {
-            let mut peer = asked(TWO, piece);
-            assert_eq!(peer.ask().unwrap(), 5, "{piece}");
-            assert_eq!(peer.ask().unwrap(), 14, "{piece}");
-            assert!(peer.ask().is_err(), "there is no third");
+        for piece in 1..THREE.len() {
+            let mut peer = peer(THREE, piece);
+            for (status, body) in [(200, "[\r\n1]"), (200, "abc0\r\n\r\n567890"), (204, "")] {
+                let answer = peer.ask(b"").unwrap();
+                assert_eq!((answer.status, answer.text().as_str()), (status, body));
+            }
+            assert!(peer.ask(b"").is_err(), "there is no fourth");
         }
     }
 
     #[test]
-    fn what_is_no_whole_200_is_an_error() {
+    fn what_is_no_whole_answer_is_an_error() {
         for answer in [
-            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 \r\n\r\n",
             "HTTP/1.1 200 OK\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
         ] {
-            assert!(asked(answer, 7).ask().is_err(), "{answer}");
+            assert!(peer(answer, 7).ask(b"").is_err(), "{answer}");
         }
     }
 }
