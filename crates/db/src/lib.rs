@@ -226,6 +226,17 @@ impl Db {
         })
     }
 
+    /// Gives back the memory that reads and writes have filled: pages of the database, statements of readers. What comes
+    /// next takes it again.
+    ///
+    /// # Errors
+    /// [`Error::Statement`].
+    pub fn release_memory(&self) -> Result<(), Error> {
+        lock(&self.inner.readers).clear();
+        let writer = lock(&self.inner.writer);
+        Ok(writer.execute_batch("PRAGMA shrink_memory")?)
+    }
+
     /// Moves the write-ahead log into the database when it has grown; the daemon calls it every second.
     /// Neither readers nor writers wait for it, unless the log has outgrown all bounds. A failure loses
     /// nothing: the log goes on and the next call tries again.
@@ -361,6 +372,19 @@ mod tests {
             Ok(())
         })
         .unwrap();
+        assert_eq!(count(&db), 2);
+    }
+
+    #[test]
+    fn memory_is_given_back_and_taken_again() {
+        let (_directory, db) = open();
+        insert(&db, 1).unwrap();
+        assert_eq!(count(&db), 1);
+        let idle = || lock(&db.inner.readers).len();
+        assert_eq!(idle(), 1);
+        db.release_memory().unwrap();
+        assert_eq!(idle(), 0);
+        insert(&db, 2).unwrap();
         assert_eq!(count(&db), 2);
     }
 

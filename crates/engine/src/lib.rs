@@ -45,6 +45,7 @@ mod pull;
 mod reap;
 mod refusal;
 mod report;
+mod rest;
 mod rows;
 mod shim_client;
 mod sizes;

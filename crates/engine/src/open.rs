@@ -21,7 +21,7 @@ use crate::networks::Networks;
 use crate::pool::Pool;
 use crate::{
     Class, Config, ContainerId, Defaults, Definition, Error, adopt, events, host, launch, networks,
-    sweep, volumes,
+    rest, sweep, volumes,
 };
 
 /// How often commits are made safe against a power cut (DESIGN decision 16).
@@ -95,7 +95,8 @@ impl Engine {
         let inner = engine.inner.clone();
         inner.clone().spawn(Pool::refill(inner.clone()));
         inner.clone().spawn(networks::refill(inner.clone()));
-        inner.clone().spawn(sync_regularly(inner));
+        inner.clone().spawn(sync_regularly(inner.clone()));
+        inner.clone().spawn(rest::rest(inner));
         Ok(engine)
     }
 

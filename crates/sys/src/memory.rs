@@ -1,5 +1,30 @@
 //! What this process keeps without need: the allocator's free memory, and code that ran once.
 
+/// Arenas of the allocator that a process with many threads may have (glibc: eight for each processor). What is free
+/// in one serves only the threads that share it, and each keeps the pages around what is still in use.
+const ARENAS_MAX: libc::c_int = 2;
+
+/// Buffers from this size on are mapped each for itself and go back to the kernel when they are freed. Above the blocks
+/// of logs, which are made anew for each answer, and below the buffers of a pull.
+const MAPPED_BYTES_MIN: libc::c_int = 400 << 10;
+
+/// Free memory at the end of an arena that is kept for the next buffers. glibc raises this and the size above with each
+/// mapping that is freed, unless they are set: up to 64 MiB in each arena.
+const KEPT_BYTES_MAX: libc::c_int = 1 << 20;
+
+/// Bounds what the allocator of a process with many threads keeps; to be called before the threads begin.
+pub fn bound() {
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, ARENAS_MAX),
+        (libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN),
+        (libc::M_TRIM_THRESHOLD, KEPT_BYTES_MAX),
+    ] {
+        // SAFETY: mallopt takes no pointer, and takes the allocator's lock itself.
+        let taken = unsafe { libc::mallopt(parameter, value) };
+        debug_assert_eq!(taken, 1, "glibc knows these parameters");
+    }
+}
+
 /// Gives free memory of the allocator back to the kernel. Worth its time before a long wait, and after work that
 /// took much.
 pub fn trim() {

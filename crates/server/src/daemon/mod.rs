@@ -170,6 +170,7 @@ fn start(sources: &Sources) -> Result<(), String> {
     // Every container that runs takes descriptors of the daemon's.
     sys::limits::raise_open_files()
         .map_err(|error| format!("raise the limit of open files: {error}"))?;
+    sys::memory::bound();
     let threads = std::thread::available_parallelism().map_or(MIN_THREADS, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.clamp(MIN_THREADS, MAX_THREADS))
