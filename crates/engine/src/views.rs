@@ -3,6 +3,7 @@
 //! Renderings are pure and stand in their own modules; here they get their data.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use api::container::TopResponse;
 use api::container::inspect::ContainerInspect;
@@ -21,6 +22,10 @@ use crate::{Class, Container, Engine, Error, Status, events, info, inspect, list
 
 /// The Docker release whose behaviour is matched; clients read it as the server's version.
 const DOCKER_RELEASE: &str = "28.5.2";
+
+/// How long a client waits for what is read from the machine: /proc, cgroups, the host's `ps`. Each takes milliseconds,
+/// but a file system that hangs may hang them.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A container's log on its way to a client.
 pub struct LogStream {
@@ -111,8 +116,9 @@ impl Engine {
     /// Shows the processes of a container (`GET /containers/{id}/top`). Reads /proc, so it blocks shortly.
     ///
     /// # Errors
-    /// Conflict when it does not run, Internal with the words of ps for options that it does not know.
-    pub fn top(&self, name: &str, ps_args: &str) -> Result<TopResponse, Error> {
+    /// Conflict when it does not run, Internal with the words of ps for options that it does not know, Unavailable when
+    /// the machine does not tell in time.
+    pub async fn top(&self, name: &str, ps_args: &str) -> Result<TopResponse, Error> {
         let container = self.container(name)?;
         let snapshot = container.snapshot();
         if !snapshot.status.has_process() {
@@ -121,20 +127,24 @@ impl Engine {
                 container.id()
             )));
         }
-        let ps_args = if ps_args.is_empty() { "-ef" } else { ps_args };
-        let columns = top::parse(ps_args)?;
-        let failed = |source| Error::internal("read the container's processes", source);
-        let parent = self.inner().cgroup_parent(&snapshot.definition);
-        let path = CgroupPath::new(&parent, container.id().as_str()).map_err(failed)?;
-        let pids = Cgroup::open(&path)
-            .and_then(|cgroup| cgroup.pids())
-            .map_err(failed)?;
-        let shown = match columns {
-            Some(columns) => top::top(&columns, &pids),
-            None => top::from_ps(&top::host_ps(ps_args, &pids)?, &pids),
-        }?;
-        self.journal_container(&container, "top", &[]);
-        Ok(shown)
+        let ps_args = if ps_args.is_empty() { "-ef" } else { ps_args }.to_owned();
+        let columns = top::parse(&ps_args)?;
+        let engine = self.clone();
+        let looking = self.inner().blocking(move || {
+            let failed = |source| Error::internal("read the container's processes", source);
+            let parent = engine.inner().cgroup_parent(&snapshot.definition);
+            let path = CgroupPath::new(&parent, container.id().as_str()).map_err(failed)?;
+            let pids = Cgroup::open(&path)
+                .and_then(|cgroup| cgroup.pids())
+                .map_err(failed)?;
+            let shown = match columns {
+                Some(columns) => top::top(&columns, &pids),
+                None => top::from_ps(&top::host_ps(&ps_args, &pids)?, &pids),
+            }?;
+            engine.journal_container(&container, "top", &[]);
+            Ok(shown)
+        });
+        within(LOOK_TIMEOUT, looking).await
     }
 
     /// Reads a container's log (`GET /containers/{id}/logs`). Following ends when the container does.
@@ -183,11 +193,20 @@ impl Engine {
         self.inner().journal.subscribe(options)
     }
 
-    /// Describes the engine and its machine (`GET /info`). Reads /proc, so it blocks shortly.
+    /// Describes the engine and its machine (`GET /info`).
     ///
     /// # Errors
-    /// Internal when images cannot be counted.
-    pub fn info(&self) -> Result<SystemInfo, Error> {
+    /// Internal when images cannot be counted, Unavailable when the machine does not tell in time.
+    pub async fn info(&self) -> Result<SystemInfo, Error> {
+        let engine = self.clone();
+        within(
+            LOOK_TIMEOUT,
+            self.inner().blocking(move || engine.describe()),
+        )
+        .await
+    }
+
+    fn describe(&self) -> Result<SystemInfo, Error> {
         let mut counts = Counts {
             images: i64::try_from(self.images().list()?.len()).unwrap_or(i64::MAX),
             event_listeners: self.inner().journal.listeners(),
@@ -239,6 +258,20 @@ impl Engine {
     }
 }
 
+/// What `looking` answers, or that it does not within `limit`; it goes on all the same.
+async fn within<T>(
+    limit: Duration,
+    looking: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let late = |_| {
+        let message = format!("the machine did not answer within {limit:?}");
+        Err(Error::new(Class::Unavailable, message))
+    };
+    tokio::time::timeout(limit, looking)
+        .await
+        .unwrap_or_else(late)
+}
+
 /// Ready when the container does not run any more.
 async fn ended(container: Arc<Container>) {
     let mut changes = container.changes();
@@ -246,5 +279,21 @@ async fn ended(container: Arc<Container>) {
         if changes.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_does_not_wait_for_a_machine_that_hangs() {
+        let limit = Duration::from_millis(10);
+        let error = within::<()>(limit, std::future::pending())
+            .await
+            .unwrap_err();
+        assert_eq!(error.class, Class::Unavailable);
+        assert_eq!(error.message, "the machine did not answer within 10ms");
+        assert_eq!(within(limit, async { Ok(7) }).await.unwrap(), 7);
     }
 }

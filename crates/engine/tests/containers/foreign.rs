@@ -130,7 +130,7 @@ async fn a_lost_database_costs_no_data() {
         let engine = root.reopen().await;
         assert_eq!(["layers", "content/sha256", "containers"].map(list), before);
         assert!(data.join("containers").join(&id).join("upper").exists());
-        let warnings = engine.info().unwrap().warnings.unwrap();
+        let warnings = engine.info().await.unwrap().warnings.unwrap();
         for what in [id.as_str(), "keep-unknown"] {
             assert!(warnings.iter().any(|w| w.contains(what)), "{warnings:?}");
         }
@@ -173,7 +173,7 @@ async fn one_damaged_row_keeps_nobody_from_the_other_containers() {
     let engine = root.reopen().await;
     assert_eq!(status(&engine, "sound"), Status::Running);
     assert!(engine.container("damaged").is_err());
-    let warnings = engine.info().unwrap().warnings.unwrap();
+    let warnings = engine.info().await.unwrap().warnings.unwrap();
     assert!(
         warnings.iter().any(|w| w.contains(&damaged)),
         "{warnings:?}"

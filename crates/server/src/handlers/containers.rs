@@ -88,7 +88,8 @@ pub(crate) fn inspect(call: Call) -> Reply {
 /// `GET /containers/{id}/top`
 pub(crate) fn top(call: Call) -> Reply {
     Box::pin(async move {
-        let processes = call.engine()?.top(&call.name, call.query.get("ps_args"))?;
+        let ps_args = call.query.get("ps_args");
+        let processes = call.engine()?.top(&call.name, ps_args).await?;
         Ok(json(StatusCode::OK, &processes))
     })
 }

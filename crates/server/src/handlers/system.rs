@@ -34,7 +34,7 @@ pub(crate) fn version(call: Call) -> Reply {
 /// `GET /info`
 pub(crate) fn info(call: Call) -> Reply {
     Box::pin(async move {
-        let info = call.engine()?.info()?;
+        let info = call.engine()?.info().await?;
         Ok(with_type(
             StatusCode::OK,
             JSON,
