@@ -19,6 +19,7 @@ use crate::manifest::{
 };
 use crate::reference::Reference;
 use crate::store::Store;
+use crate::unpack::NEVER;
 use crate::unpack::extract::components;
 use crate::unpack::pipeline::Pipeline;
 use crate::unpack::reader::{EntryKind, Tar, TarError};
@@ -80,7 +81,7 @@ impl Archive {
     /// Reads the whole archive, compressed or not, into ingest files.
     pub(crate) fn read(store: &Store, input: &mut (dyn Read + Send)) -> Result<Self, Error> {
         std::thread::scope(|scope| {
-            let mut tar = Tar::new(Pipeline::start(scope, Box::new(input), None));
+            let mut tar = Tar::new(Pipeline::start(scope, Box::new(input), None, &NEVER));
             let mut archive = Self::default();
             while let Some(entry) = tar.next().map_err(read_error)? {
                 let count = archive.files.len() + archive.links.len();

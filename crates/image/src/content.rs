@@ -21,6 +21,7 @@ use sys::file;
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::Error;
+use crate::room::Guard;
 
 /// Bytes after which the kernel is asked to begin writing them out, so that the sync at the end is short.
 const WRITE_BACK_BYTES: u64 = 8 * 1024 * 1024;
@@ -233,6 +234,7 @@ impl Content {
             hasher,
             offset,
             written_back: offset,
+            room: Guard::default(),
             expected: expected.cloned(),
         })
     }
@@ -312,6 +314,7 @@ pub struct BlobWriter {
     hasher: Hasher,
     offset: u64,
     written_back: u64,
+    room: Guard,
     expected: Option<Digest>,
 }
 
@@ -368,7 +371,12 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = match self.file.write(bytes) {
+        let count = u64::try_from(bytes.len()).expect("usize fits u64");
+        let written = self
+            .room
+            .wrote(&self.file, count)
+            .and_then(|()| self.file.write(bytes));
+        let length = match written {
             Ok(length) => length,
             Err(error) => {
                 // A full disk gets its space back; the download begins anew another time.

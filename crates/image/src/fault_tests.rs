@@ -336,10 +336,62 @@ fn part_of_a_full_disk() {
     store.resolve("fits:1").unwrap();
 }
 
-fn in_a_small_file_system(part: &str) -> Output {
+/// Loads a small archive of many large files, and looks how full the disk becomes meanwhile.
+#[test]
+fn part_of_a_bomb() {
+    let Some(root) = child_root() else { return };
+    let store = open(&root).unwrap();
+    let free = || {
+        sys::file::room(std::fs::File::open(&root).unwrap())
+            .unwrap()
+            .free_bytes
+    };
+    let before = free();
+    let bomb = (0..64).fold(TarMaker::new(), |tar, number| {
+        tar.file(&number.to_string(), &[0; 3 << 20])
+    });
+    let archive = gzip(&docker_archive(&["bomb:1"], &[gzip(&bomb.done())]));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::Relaxed;
+    let (error, least) = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut least = u64::MAX;
+            while !done.load(order) {
+                least = least.min(free());
+            }
+            least
+        });
+        let error = load(&store, &archive).unwrap_err();
+        done.store(true, order);
+        (error, watch.join().unwrap())
+    });
+    let text = error.to_string();
+    assert!(
+        text.contains("No space left on device") && text.contains("stay reserved"),
+        "{text}"
+    );
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert!(least < before / 2, "it went far: {least} of {before} bytes");
+    assert!(
+        least > 1 << 20,
+        "others had {least} bytes at the worst moment"
+    );
+    assert!(free() > before - (1 << 20), "everything is given back");
+    assert!(store.list().unwrap().is_empty());
+}
+
+#[test]
+fn a_bomb_leaves_the_reserve_alone() {
+    if !is_root() || child_root().is_some() {
+        return;
+    }
+    passes(in_a_small_file_system("fault_tests::part_of_a_bomb", 64));
+}
+
+fn in_a_small_file_system(part: &str, mebibytes: u32) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let script = format!(
-        "mount -t tmpfs -o size=6m none {root} && exec \"$0\" --exact {part} --nocapture",
+        "mount -t tmpfs -o size={mebibytes}m none {root} && exec \"$0\" --exact {part} --nocapture",
         root = directory.path().display()
     );
     Command::new("unshare")
@@ -355,10 +407,17 @@ fn a_full_disk_is_an_error_and_gets_its_space_back() {
     if !is_root() || child_root().is_some() {
         return;
     }
-    let output = in_a_small_file_system("fault_tests::part_of_a_full_disk");
+    passes(in_a_small_file_system(
+        "fault_tests::part_of_a_full_disk",
+        6,
+    ));
+}
+
+fn passes(output: Output) {
     assert!(
         output.status.success(),
-        "{}",
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
 }

@@ -12,7 +12,7 @@ mod repair;
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use db::rusqlite::{Connection, OptionalExtension, params};
@@ -39,6 +39,7 @@ pub(crate) const DAMAGED: i64 = 2;
 pub struct Unpacking<'a> {
     lease: &'a Lease,
     slots: Vec<Slot>,
+    stop: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -112,7 +113,11 @@ impl Store {
                 state,
             });
         }
-        Ok(Unpacking { lease, slots })
+        Ok(Unpacking {
+            lease,
+            slots,
+            stop: Arc::default(),
+        })
     }
 
     /// Leases the layer with this chain id, if it has a row.
@@ -151,6 +156,11 @@ fn known_layer(connection: &Connection, chain_id: &Digest) -> Result<Option<Know
 }
 
 impl Unpacking<'_> {
+    /// Has both passes end, with an error, soon after `stop` is set.
+    pub fn stopped_by(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop, ..self }
+    }
+
     /// Positions of the layers that must be unpacked, bottom first.
     #[must_use]
     pub fn missing(&self) -> Vec<usize> {
@@ -191,6 +201,7 @@ impl Unpacking<'_> {
             input,
             diff_id: &slot.diff_id,
             verified,
+            stop: &self.stop,
         };
         let extracted =
             unpack::first_pass(root, source).map_err(|source| Error::Layer { position, source })?;
@@ -218,12 +229,11 @@ impl Unpacking<'_> {
                 State::Missing => return Err(Error::Missing { position }),
                 State::Extracted(new, extracted) => {
                     let lowers: Vec<&OwnedFd> = roots.iter().rev().collect();
-                    let size = unpack::second_pass::finish(*extracted, &lowers).map_err(|e| {
-                        Error::Layer {
+                    let size = unpack::second_pass::finish(*extracted, &lowers, &self.stop)
+                        .map_err(|e| Error::Layer {
                             position,
                             source: UnpackError::Extract(e),
-                        }
-                    })?;
+                        })?;
                     let parent = numbers.last().copied();
                     let ids = (&slot.diff_id, &slot.chain_id);
                     store.publish_layer(self.lease, new, ids, parent, size)?

@@ -19,6 +19,7 @@ mod load;
 pub mod manifest;
 mod reference;
 mod remove;
+mod room;
 mod rows;
 mod store;
 pub mod unpack;

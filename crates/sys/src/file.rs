@@ -273,6 +273,33 @@ pub fn filesystem_bytes(file: impl AsFd) -> io::Result<u64> {
     Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
 }
 
+/// What is left on a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Its size in bytes.
+    pub total_bytes: u64,
+    /// Bytes that anybody may still use.
+    pub free_bytes: u64,
+    /// Files it can hold; 0 where that is not fixed.
+    pub total_files: u64,
+    /// Files that anybody may still make; 0 where that is not fixed.
+    pub free_files: u64,
+}
+
+/// The room on the file system of a file.
+///
+/// # Errors
+/// The errno of `fstatvfs(3)`.
+pub fn room(file: impl AsFd) -> io::Result<Room> {
+    let stat = rustix::fs::fstatvfs(file)?;
+    Ok(Room {
+        total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+        total_files: stat.f_files,
+        free_files: stat.f_favail,
+    })
+}
+
 /// Makes a directory's entries, or a file's content and attributes, safe against a power cut.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use super::{DAMAGED, EMPTY_LAYER, NewLayer, SYNCED, UNSYNCED};
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::store::{Store, Strays};
-use crate::unpack::{self, Source, UnpackError};
+use crate::unpack::{self, NEVER, Source, UnpackError};
 
 /// A layer as the repair after an unclean boot needs it.
 #[derive(Debug)]
@@ -113,6 +113,7 @@ impl Store {
             input: Box::new(blob),
             diff_id: &repair.diff_id,
             verified: false,
+            stop: &NEVER,
         };
         let extracted = unpack::first_pass(inner.open_layer(new.number)?, source)
             .map_err(|source| Error::Layer { position, source })?;
@@ -121,12 +122,11 @@ impl Store {
             .iter()
             .map(|number| inner.open_layer(*number))
             .collect::<Result<_, _>>()?;
-        unpack::second_pass::finish(extracted, &lowers.iter().collect::<Vec<_>>()).map_err(
-            |e| Error::Layer {
+        unpack::second_pass::finish(extracted, &lowers.iter().collect::<Vec<_>>(), &NEVER)
+            .map_err(|e| Error::Layer {
                 position,
                 source: UnpackError::Extract(e),
-            },
-        )?;
+            })?;
         self.replace_layer(new, repair.number)
     }
 

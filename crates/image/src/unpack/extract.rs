@@ -18,6 +18,7 @@ use sys::file::{self, Kind, Time};
 use self::files::allowed;
 pub(crate) use self::files::tolerate;
 use super::reader::{Entry, EntryKind, Tar, TarError};
+use crate::room::{ENTRY_BYTES, Guard};
 
 /// The most entries of one layer: the largest known images have about a million files in all.
 const ENTRIES_MAX: u64 = 4_000_000;
@@ -65,6 +66,9 @@ pub enum ExtractError {
         /// What it points to.
         target: String,
     },
+    /// Nobody wants the image any more.
+    #[error("the unpacking was given up")]
+    Stopped,
     /// A file operation failed.
     #[error("unpack {path:?}: {source}")]
     File {
@@ -126,6 +130,7 @@ pub(crate) fn extract<R: BufRead>(
     let umask = file::umask().map_err(|source| at(b"/proc/self/status", source))?;
     let mut extractor = Extractor {
         umask,
+        room: Guard::default(),
         open: Vec::new(),
         kept_bytes: 0,
         layer: Extracted {
@@ -141,6 +146,10 @@ pub(crate) fn extract<R: BufRead>(
     while let Some(entry) = tar.next()? {
         entries += 1;
         limit("the number of entries of a layer", entries, ENTRIES_MAX)?;
+        extractor
+            .room
+            .wrote(&extractor.layer.root, ENTRY_BYTES)
+            .map_err(|source| at(&entry.path, source))?;
         extractor.entry(tar, &entry)?;
     }
     Ok(extractor.layer)
@@ -192,6 +201,7 @@ pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>, ExtractError> {
 
 struct Extractor {
     umask: u32,
+    room: Guard,
     /// The directories on the way to the last entry, outermost first.
     open: Vec<(Vec<u8>, OwnedFd)>,
     /// Of what the layer keeps in memory; see [`KEPT_BYTES_MAX`].

@@ -18,6 +18,7 @@ mod tests;
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 
 use self::extract::{ExtractError, Extracted};
 use self::pipeline::Pipeline;
@@ -40,6 +41,9 @@ pub enum UnpackError {
     },
 }
 
+/// The mark of work that is never given up half way.
+pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
+
 /// The compressed or plain archive of one layer.
 pub(crate) struct Source<'a> {
     pub(crate) input: Box<dyn Read + Send + 'a>,
@@ -47,6 +51,8 @@ pub(crate) struct Source<'a> {
     pub(crate) diff_id: &'a Digest,
     /// The input was hashed already and is the uncompressed archive itself.
     pub(crate) verified: bool,
+    /// Set when nobody wants the layer any more.
+    pub(crate) stop: &'a AtomicBool,
 }
 
 /// First pass: unpacks `source` into the empty directory `root` and verifies its digest.
@@ -58,10 +64,11 @@ pub(crate) fn first_pass(root: OwnedFd, source: Source<'_>) -> Result<Extracted,
         input,
         diff_id,
         verified,
+        stop,
     } = source;
     std::thread::scope(|scope| {
         let hash = (!verified).then(|| diff_id.algorithm());
-        let mut tar = Tar::new(Pipeline::start(scope, input, hash));
+        let mut tar = Tar::new(Pipeline::start(scope, input, hash, stop));
         let extracted = extract::extract(&mut tar, root)?;
         let pipeline = tar.finish().map_err(ExtractError::from)?;
         match pipeline.digest() {

@@ -4,6 +4,7 @@
 //! threads: memory is bounded whatever the stream holds.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::Scope;
 
@@ -48,21 +49,24 @@ pub(crate) fn decompressed<'a>(
 
 /// The uncompressed stream, read ahead by another thread and hashed on the way if asked for.
 #[derive(Debug)]
-pub(crate) struct Pipeline {
+pub(crate) struct Pipeline<'a> {
     filled: Receiver<io::Result<Vec<u8>>>,
     empties: Sender<Vec<u8>>,
     current: Vec<u8>,
     position: usize,
     hasher: Option<Hasher>,
     ended: bool,
+    /// Ends it between two buffers: what is compressed in one piece of input may be without end.
+    stop: &'a AtomicBool,
 }
 
-impl Pipeline {
+impl<'a> Pipeline<'a> {
     /// Begins to decompress `input` on a thread of `scope`. Dropping the pipeline ends the thread.
     pub(crate) fn start<'scope, 'env>(
         scope: &'scope Scope<'scope, 'env>,
         input: Box<dyn Read + Send + 'scope>,
         hash: Option<Algorithm>,
+        stop: &'a AtomicBool,
     ) -> Self {
         let (to_reader, filled) = sync_channel(BUFFERS_AHEAD);
         let (empties, to_fill) = channel();
@@ -79,6 +83,7 @@ impl Pipeline {
             position: 0,
             hasher: hash.map(Hasher::new),
             ended: false,
+            stop,
         }
     }
 
@@ -113,7 +118,7 @@ fn fill(
     }
 }
 
-impl Read for Pipeline {
+impl Read for Pipeline<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let length = available.len().min(into.len());
@@ -123,11 +128,15 @@ impl Read for Pipeline {
     }
 }
 
-impl BufRead for Pipeline {
+impl BufRead for Pipeline<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.position == self.current.len() && !self.ended {
             let used = std::mem::take(&mut self.current);
             self.position = 0;
+            if self.stop.load(Ordering::Relaxed) {
+                self.ended = true;
+                return Err(io::Error::other("the unpacking was given up"));
+            }
             if used.capacity() > 0 && self.empties.send(used).is_err() {
                 tracing::trace!("the decompressing thread has read everything");
             }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sys::file::{self, Kind};
 use sys::path;
@@ -22,18 +23,29 @@ const IMPLIED_MODE: u32 = 0o755;
 ///
 /// # Errors
 /// [`ExtractError`].
-pub(crate) fn finish(mut layer: Extracted, lowers: &[&OwnedFd]) -> Result<u64, ExtractError> {
+pub(crate) fn finish(
+    mut layer: Extracted,
+    lowers: &[&OwnedFd],
+    stop: &AtomicBool,
+) -> Result<u64, ExtractError> {
+    let go_on = || match stop.load(Ordering::Relaxed) {
+        true => Err(ExtractError::Stopped),
+        false => Ok(()),
+    };
     for link in std::mem::take(&mut layer.links) {
+        go_on()?;
         cross_link(&mut layer, lowers, &link)?;
     }
     if layer.root_opaque {
         hide_everything(&layer, lowers).map_err(|source| at(b"/", source))?;
     }
     for path in &layer.whiteouts {
+        go_on()?;
         prune_whiteout(&layer, lowers, path).map_err(|source| at(path, source))?;
     }
     layer.directories.entry(Vec::new()).or_insert(None);
     for (path, attributes) in &layer.directories {
+        go_on()?;
         describe(&layer, lowers, path, attributes.as_ref()).map_err(|source| at(path, source))?;
     }
     Ok(layer.size_bytes)

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use sys::file;
 use tar::EntryType;
@@ -37,6 +38,7 @@ impl Stack {
             input: Box::new(layer),
             diff_id: &diff_id,
             verified: false,
+            stop: &NEVER,
         };
         let root = file::open_directory(&path).unwrap();
         let extracted = first_pass(root, source).map_err(|error| error.to_string())?;
@@ -44,7 +46,7 @@ impl Stack {
             .rev()
             .map(|number| file::open_directory(&layers.join(number.to_string())).unwrap())
             .collect();
-        let size = second_pass::finish(extracted, &lowers.iter().collect::<Vec<_>>())
+        let size = second_pass::finish(extracted, &lowers.iter().collect::<Vec<_>>(), &NEVER)
             .map_err(|error| error.to_string())?;
         self.sizes.push(size);
         Ok(())
@@ -481,6 +483,7 @@ fn compression_is_told_by_the_bytes() {
             input: Box::new(&blob[..]),
             diff_id: &diff_id,
             verified: false,
+            stop: &NEVER,
         };
         first_pass(root, source).unwrap();
         assert_eq!(fs::read(directory.path().join("a")).unwrap(), [7; 100_000]);
@@ -501,6 +504,7 @@ fn a_wrong_or_cut_archive_is_an_error() {
             input: Box::new(blob),
             diff_id,
             verified: false,
+            stop: &NEVER,
         };
         let error = first_pass(root, source).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
@@ -519,4 +523,65 @@ fn a_wrong_or_cut_archive_is_an_error() {
     let mut trailing = plain.clone();
     trailing.extend_from_slice(b"more");
     check(&trailing, &Digest::of(&plain), "expected");
+}
+
+/// Sets a mark when somebody reads.
+struct Marks<'a>(&'a [u8], &'a AtomicBool);
+
+impl Read for Marks<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        self.1.store(true, Ordering::Relaxed);
+        self.0.read(into)
+    }
+}
+
+#[test]
+fn both_passes_end_when_nobody_wants_the_layer() {
+    if !is_root() {
+        return;
+    }
+    let long = 256 << 20;
+    let plain = TarMaker::new().file("long", &vec![0; long]).done();
+    let packed = zstd::stream::encode_all(&plain[..], 3).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let source = Source {
+        input: Box::new(Marks(&packed, &stop)),
+        diff_id: &Digest::of(&plain),
+        verified: false,
+        stop: &stop,
+    };
+    let root = file::open_directory(directory.path()).unwrap();
+    let error = first_pass(root, source).unwrap_err().to_string();
+    assert!(error.contains("given up"), "{error}");
+    let written = fs::metadata(directory.path().join("long")).map_or(0, |file| file.len());
+    assert!(written < 16 << 20, "{written} bytes were still unpacked");
+
+    let plain = TarMaker::new().directory("d", 0o755).done();
+    let source = Source {
+        input: Box::new(&plain[..]),
+        diff_id: &Digest::of(&plain),
+        verified: false,
+        stop: &NEVER,
+    };
+    let root = file::open_directory(directory.path()).unwrap();
+    let extracted = first_pass(root, source).unwrap();
+    let error = second_pass::finish(extracted, &[], &stop).unwrap_err();
+    assert!(matches!(error, ExtractError::Stopped), "{error:?}");
+}
+
+#[test]
+fn a_file_that_cannot_fit_is_refused_before_it_is_written() {
+    if !is_root() {
+        return;
+    }
+    let mut header = tar::Header::new_gnu();
+    header.as_gnu_mut().unwrap().name[..4].copy_from_slice(b"huge");
+    header.set_size(1 << 60);
+    let layer = TarMaker::new().append(header, b"").done();
+    let mut layers = Stack::empty();
+    let error = layers.push(&layer).unwrap_err();
+    assert!(error.contains("No space left on device"), "{error}");
+    assert!(error.contains("more are needed"), "{error}");
+    assert!(!layers.path(0, "huge").exists());
 }

@@ -107,6 +107,7 @@ impl Work {
         let diff_ids: Vec<Digest> = self.image.config.rootfs.diff_ids.clone();
         let lease = Arc::clone(&self.lease);
         let unpacking = self.store.begin_unpack(&lease, &diff_ids)?;
+        let unpacking = unpacking.stopped_by(Arc::clone(&self.stop));
         let wanted = unpacking.missing();
         // As dockerd: of an image that is there, nothing is told layer by layer.
         let is_known = match self.store.resolve(self.image.id.as_str()) {

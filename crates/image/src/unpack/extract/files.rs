@@ -18,17 +18,22 @@ impl Extractor {
         parts: &[&[u8]],
         (uid, gid): (u32, u32),
     ) -> io::Result<()> {
+        let stored = match &entry.fragments {
+            None => entry.size_bytes,
+            Some(fragments) => fragments.iter().map(|fragment| fragment.length).sum(),
+        };
+        self.room.wants(&self.layer.root, stored)?;
         let at_once = entry.mode & (self.umask | 0o7000) == 0;
         let open_mode = if at_once { entry.mode } else { 0o600 };
         let (mut made, _) = self.replace(parts, |parent, name| {
             file::create_file_at(parent, name, open_mode)
         })?;
         match &entry.fragments {
-            None => copy(tar, &mut made, u64::MAX)?,
+            None => self.copy(tar, &mut made, u64::MAX)?,
             Some(fragments) => {
                 for fragment in fragments {
                     made.seek(SeekFrom::Start(fragment.offset))?;
-                    copy(tar, &mut made, fragment.length)?;
+                    self.copy(tar, &mut made, fragment.length)?;
                 }
                 made.set_len(entry.size_bytes)?;
             }
@@ -44,6 +49,33 @@ impl Extractor {
         }
         file::set_time(&made, entry.modified)?;
         self.layer.size_bytes = self.layer.size_bytes.saturating_add(entry.size_bytes);
+        Ok(())
+    }
+
+    /// Copies at most `most` bytes of the entry's stored content.
+    fn copy<R: BufRead>(
+        &mut self,
+        tar: &mut Tar<R>,
+        to: &mut std::fs::File,
+        mut most: u64,
+    ) -> io::Result<()> {
+        while most > 0 {
+            let content = tar.content()?;
+            if content.is_empty() {
+                break;
+            }
+            let length = usize::try_from(most)
+                .unwrap_or(usize::MAX)
+                .min(content.len());
+            let written = to.write(&content[..length])?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            tar.consume(written);
+            let written = u64::try_from(written).expect("usize fits u64");
+            self.room.wrote(&self.layer.root, written)?;
+            most -= written;
+        }
         Ok(())
     }
 
@@ -136,26 +168,6 @@ impl Extractor {
         });
         Ok(())
     }
-}
-
-/// Copies at most `most` bytes of the entry's stored content.
-fn copy<R: BufRead>(tar: &mut Tar<R>, to: &mut std::fs::File, mut most: u64) -> io::Result<()> {
-    while most > 0 {
-        let content = tar.content()?;
-        if content.is_empty() {
-            break;
-        }
-        let length = usize::try_from(most)
-            .unwrap_or(usize::MAX)
-            .min(content.len());
-        let written = to.write(&content[..length])?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        tar.consume(written);
-        most -= u64::try_from(written).expect("usize fits u64");
-    }
-    Ok(())
 }
 
 /// The attributes an image may set: a user's own and file capabilities. `trusted.overlay.*` above all would
