@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 pub use self::platform::Platform;
 use crate::digest::Digest;
 
-/// The largest manifest or index, in bytes (containerd's limit, which registries honour).
-pub const MANIFEST_BYTES_MAX: u64 = 4 * 1048 * 1048;
+/// The largest manifest or index, in bytes: what registries take (distribution's `maxManifestBodySize`).
+pub const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The largest image configuration, in bytes.
 pub const CONFIG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// The most layers of one image: what overlayfs mounts within one page of options.
@@ -293,8 +293,12 @@ mod tests {
 
     #[test]
     fn sizes_and_depths_are_bounded() {
-        let large = " ".repeat(usize::try_from(MANIFEST_BYTES_MAX).unwrap() + 1);
-        check_error(&large, None, "exceeds the limit");
+        // distribution refuses a manifest above 4 << 20 bytes.
+        let mut large = manifest("");
+        large.push_str(&" ".repeat((4 << 20) - large.len()));
+        Document::parse(large.as_bytes(), None).expect("as large as registries take");
+        large.push(' ');
+        check_error(&large, None, "exceeds the limit of 4194304 bytes");
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         check_error(
             &format!(r#"{{"config":{deep},"layers":[]}}"#),
