@@ -121,3 +121,78 @@ fn ping_and_its_headers_are_the_same() {
         &[],
     );
 }
+
+/// Every place where a hardware address can stand, and which of them counts. Docker-py's `mac_address=` is the first.
+#[test]
+fn mac_addresses_are_kept_as_by_dockerd() {
+    let Some(daemon) = daemon() else { return };
+    let Some(dockerd) = crate::reference(&daemon) else {
+        return;
+    };
+    const ONE: &str = "02:00:00:00:00:01";
+    const TWO: &str = "02:00:00:00:00:02";
+    let mac = |address: &str| json!({ "MacAddress": address });
+    let cases = [
+        (ONE, None, json!(null)),
+        (ONE, Some("default"), json!(null)),
+        (ONE, Some("bridge"), json!(null)),
+        (ONE, Some("none"), json!(null)),
+        (ONE, Some("host"), json!(null)),
+        (ONE, None, json!({"default": mac(TWO)})),
+        (ONE, None, json!({"bridge": mac(TWO)})),
+        (ONE, None, json!({"bridge": {}})),
+        ("zz", None, json!(null)),
+        ("zz", Some("host"), json!(null)),
+        ("", None, json!({"default": mac(ONE)})),
+        ("", None, json!({"bridge": mac(ONE)})),
+        ("", Some("default"), json!({"bridge": mac(ONE)})),
+        ("", None, json!({"default": mac(ONE), "bridge": {}})),
+        ("", None, json!({"default": mac("zz")})),
+        (ONE, None, json!({"x": {}})),
+    ];
+    for version in ["v1.43", "v1.51"] {
+        for (own, mode, endpoints) in &cases {
+            let mut body = body(&["true"]);
+            body["MacAddress"] = json!(own);
+            body["HostConfig"] =
+                mode.map_or_else(|| json!({}), |mode| json!({"NetworkMode": mode}));
+            body["NetworkingConfig"] = json!({ "EndpointsConfig": endpoints });
+            let ask = |client: &testkit::Client| {
+                let answer = client.post(&format!("/{version}/containers/create"), &body);
+                let told = answer.json();
+                let Some(id) = told["Id"].as_str() else {
+                    return (answer.status, told, json!(null));
+                };
+                let shown = client
+                    .get(&format!("/{version}/containers/{id}/json"))
+                    .json();
+                client
+                    .delete(&format!("/containers/{id}?force=1"))
+                    .expect(204);
+                // Of a network that is not there only the answer to create counts.
+                if endpoints.get("x").is_some() {
+                    return (answer.status, told["Warnings"].clone(), json!(null));
+                }
+                let network = &shown["NetworkSettings"]["Networks"]["bridge"]["MacAddress"];
+                let kept = json!([
+                    shown["HostConfig"]["NetworkMode"],
+                    shown["Config"]["MacAddress"],
+                    network
+                ]);
+                (answer.status, told["Warnings"].clone(), kept)
+            };
+            assert_eq!(ask(&daemon.client()), ask(&dockerd), "{version} {body}");
+        }
+    }
+    let script = "cat /sys/class/net/eth0/address";
+    let id =
+        daemon.run(&json!({"Image": "busybox", "Cmd": ["sh", "-c", script], "MacAddress": ONE}));
+    daemon
+        .client()
+        .post(&format!("/containers/{id}/wait"), &json!(null))
+        .expect(200);
+    let logs = daemon
+        .client()
+        .get(&format!("/containers/{id}/logs?stdout=1"));
+    assert_eq!(testkit::client::frames(&logs.body).0.trim(), ONE);
+}

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use api::container::config::Config;
 use api::container::inspect::{ContainerInspect, State};
 use api::image::GraphDriver;
 use api::time::Time;
 
-use crate::Snapshot;
 use crate::list::View;
+use crate::{Definition, Snapshot};
 
 /// The name of the storage driver that clients know: what lies on the disk is overlayfs.
 pub const STORAGE_DRIVER: &str = "overlay2";
@@ -68,9 +69,20 @@ pub fn inspect(view: &View, paths: &Paths<'_>, exec_ids: Vec<String>) -> Contain
         size_rw: view.sizes.map(|sizes| sizes.rw),
         size_root_fs: view.sizes.map(|sizes| sizes.root_fs),
         mounts: definition.mounts.clone(),
-        config: definition.config.clone(),
+        config: config(definition),
         network_settings: view.network.clone(),
         image_manifest_descriptor: None,
+    }
+}
+
+/// With the hardware address that was asked for, where older clients look for it.
+fn config(definition: &Definition) -> Config {
+    let mode = definition.host_config.network_mode.as_str();
+    let endpoint = definition.endpoints.get(mode).and_then(Option::as_ref);
+    let mac_address = endpoint.map(|endpoint| endpoint.mac_address.clone());
+    Config {
+        mac_address: mac_address.unwrap_or_default(),
+        ..definition.config.clone()
     }
 }
 

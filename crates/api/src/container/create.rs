@@ -66,6 +66,17 @@ impl CreateRequest {
             endpoints: endpoints.unwrap_or_default(),
         })
     }
+
+    /// Writes the default network as what it is, the bridge: in the network mode and among the endpoints
+    /// (moby `postContainersCreate`). An endpoint that was given for the default network is the bridge's.
+    pub fn name_default_network(&mut self) {
+        if matches!(self.host_config.network_mode.as_str(), "" | "default") {
+            "bridge".clone_into(&mut self.host_config.network_mode);
+            if let Some(endpoint) = self.endpoints.remove("default") {
+                self.endpoints.insert("bridge".to_owned(), endpoint);
+            }
+        }
+    }
 }
 
 /// Named for the error text of a body that is no object.

@@ -94,9 +94,6 @@ fn fill_in_modes(
     host: &Host<'_>,
 ) -> Result<(), Error> {
     let by_id = |id: &ContainerId| format!("container:{id}");
-    if matches!(host_config.network_mode.as_str(), "" | "default") {
-        "bridge".clone_into(&mut host_config.network_mode);
-    }
     // A network of a container that is not there yet is refused at start, as by dockerd.
     if let Some(name) = mode_container(&host_config.network_mode)
         && let Ok(id) = (host.find)(name)

@@ -123,7 +123,7 @@ pub struct Origin<'a> {
 /// # Errors
 /// The class and text with which dockerd 28.5.2 refuses the request.
 pub fn define(
-    request: CreateRequest,
+    mut request: CreateRequest,
     origin: Origin<'_>,
     host: &Host<'_>,
 ) -> Result<(Definition, Vec<String>), Error> {
@@ -148,9 +148,10 @@ pub fn define(
     rules::check_host_config(&host_config, &mut warnings, host)?;
     resources::check(&mut host_config, &mut warnings, host.machine)?;
     resources::fill_in(&mut host_config);
-    rules::check_platform(&config, &host_config, &mut warnings, host)?;
-    rules::check_endpoints(&config, &host_config, &endpoints, &mut warnings)?;
+    rules::check_platform(&host_config, &mut warnings, host)?;
+    rules::check_endpoints(&host_config, &endpoints)?;
     fill_in::fill_in(&mut config, &mut host_config, &origin, host)?;
+    request.name_default_network();
     log_options::check(&mut host_config.log_config, host.defaults)?;
     let mounts = mounts::plan(&config, &host_config, &mut warnings, host)?;
     let mut words = config

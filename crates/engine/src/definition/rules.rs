@@ -287,7 +287,6 @@ fn check_restart_policy(policy: &RestartPolicy) -> Result<(), Error> {
 
 /// What depends on the machine and the daemon.
 pub(super) fn check_platform(
-    config: &Config,
     host_config: &HostConfig,
     warnings: &mut Vec<String>,
     host: &Host<'_>,
@@ -319,13 +318,6 @@ pub(super) fn check_platform(
             format!("Unknown option {option}")
         };
         return Err(Error::new(Class::Internal, text));
-    }
-    if !config.mac_address.is_empty() {
-        warnings.push(
-            "The container-wide MacAddress field is now deprecated. It should be specified in \
-             EndpointsConfig instead."
-                .to_owned(),
-        );
     }
     for link in host_config.links.iter().flatten() {
         let (target, _) = parse_link(link)?;
@@ -360,26 +352,19 @@ pub(super) fn parse_link(link: &str) -> Result<(&str, &str), Error> {
 
 /// The settings of the network that the container starts in.
 pub(super) fn check_endpoints(
-    config: &Config,
     host_config: &HostConfig,
     endpoints: &EndpointsConfig,
-    _warnings: &mut Vec<String>,
 ) -> Result<(), Error> {
-    let network = match host_config.network_mode.as_str() {
-        "" | "default" => "bridge",
-        other => other,
-    };
+    let network = host_config.network_mode.as_str();
     let endpoint = endpoints.get(network).and_then(Option::as_ref);
-    let macs = [
-        Some(config.mac_address.as_str()),
-        endpoint.map(|e| e.mac_address.as_str()),
-    ];
-    for mac in macs.into_iter().flatten() {
-        if !mac.is_empty() && !is_mac(mac) && mode_container(network).is_none() {
-            return refuse(format!(
-                "invalid config for network {network}: invalid MAC address {mac}"
-            ));
-        }
+    if let Some(mac) = endpoint.map(|endpoint| endpoint.mac_address.as_str())
+        && !mac.is_empty()
+        && !is_mac(mac)
+        && mode_container(network).is_none()
+    {
+        return refuse(format!(
+            "invalid config for network {network}: invalid MAC address {mac}"
+        ));
     }
     let (Some(endpoint), "bridge") = (endpoint, network) else {
         return Ok(());

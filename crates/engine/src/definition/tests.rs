@@ -12,7 +12,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("platform", "no rule here"),
     ("name taken", "the index's answer"),
     ("two endpoints old", "the version shim's answer"),
-    ("mac both", "the version shim's answer"),
+    ("mac", "the version shim's answer"),
     (
         "volume driver",
         "volume drivers are looked up when the volume is made",
@@ -24,7 +24,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ),
     (
         "endpoint mac",
-        "Config.MacAddress of an endpoint is filled in by the version shim",
+        "Config.MacAddress of an endpoint is filled in by inspect",
     ),
     (
         "kernel memory",

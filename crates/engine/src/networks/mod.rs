@@ -388,12 +388,7 @@ fn nameless(source: std::io::Error) -> Error {
 /// The hardware address that the request asks for; the rules have made sure that it is one.
 fn wanted_mac(definition: &Definition) -> Option<Mac> {
     let endpoint = definition.endpoints.get("bridge").and_then(Option::as_ref);
-    let own = endpoint.map_or("", |endpoint| endpoint.mac_address.as_str());
-    let text = if own.is_empty() {
-        definition.config.mac_address.as_str()
-    } else {
-        own
-    };
+    let text = endpoint.map_or("", |endpoint| endpoint.mac_address.as_str());
     let mut bytes = [0; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut bytes {

@@ -59,6 +59,7 @@ type RequestRule = (
 #[rustfmt::skip]
 const CREATE: &[RequestRule] = &[
     (Always,    requests::unlimited_pids_are_no_limit),
+    (Always,    requests::the_default_network_is_the_bridge),
     (Below(40), requests::no_non_recursive_binds),
     (Below(40), requests::no_kernel_tcp_memory),
     (Below(40), requests::ipc_was_shareable),
@@ -73,6 +74,7 @@ const CREATE: &[RequestRule] = &[
     (Below(44), requests::read_only_binds_were_not_recursive),
     (Below(45), requests::no_volume_subpath),
     (Below(48), requests::no_gateway_priority),
+    (Below(44), requests::no_mac_address_of_an_endpoint),
     (Below(44), requests::mac_address_of_the_container),
     (From(44),  requests::mac_address_of_the_container_is_deprecated),
 ];

@@ -133,24 +133,30 @@ pub(super) fn no_gateway_priority(request: &mut CreateRequest) -> Outcome {
     Ok(None)
 }
 
-/// The endpoint that a container-wide MAC address means: the one of the network mode.
-fn move_mac_address(request: &mut CreateRequest) -> Outcome {
-    let address = std::mem::take(&mut request.config.mac_address);
-    let mode = &request.host_config.network_mode;
-    if matches!(mode.as_str(), "none" | "host") || mode.starts_with("container:") {
-        return Ok(None);
+/// The default network is the bridge from here on, and the endpoint that was given for it is the bridge's.
+pub(super) fn the_default_network_is_the_bridge(request: &mut CreateRequest) -> Outcome {
+    request.name_default_network();
+    Ok(None)
+}
+
+pub(super) fn no_mac_address_of_an_endpoint(request: &mut CreateRequest) -> Outcome {
+    for endpoint in request.endpoints.values_mut().flatten() {
+        endpoint.mac_address.clear();
     }
-    let name = if mode.is_empty() { "default" } else { mode };
-    let only = request.endpoints.len() == 1;
-    let key = match request.endpoints.keys().next() {
-        Some(key) if only => key.clone(),
-        _ => name.to_owned(),
-    };
-    let endpoint = request
-        .endpoints
-        .entry(key)
-        .or_default()
-        .get_or_insert_default();
+    Ok(None)
+}
+
+/// Whether the network mode gives the container an endpoint with an address of its own.
+fn has_endpoint(request: &CreateRequest) -> bool {
+    let mode = request.host_config.network_mode.as_str();
+    !matches!(mode, "none" | "host") && !mode.starts_with("container:")
+}
+
+/// Gives a container-wide MAC address to the endpoint called `name`.
+fn move_mac_address(request: &mut CreateRequest, name: String) -> Result<(), String> {
+    let address = std::mem::take(&mut request.config.mac_address);
+    let endpoint = request.endpoints.entry(name).or_default();
+    let endpoint = endpoint.get_or_insert_default();
     if !endpoint.mac_address.is_empty() && endpoint.mac_address != address {
         return Err(
             "the container-wide MAC address must match the endpoint-specific MAC address for the main network, \
@@ -159,22 +165,41 @@ fn move_mac_address(request: &mut CreateRequest) -> Outcome {
         );
     }
     endpoint.mac_address = address;
-    Ok(None)
+    Ok(())
 }
 
+/// Until 1.43 an only endpoint was the one of the network mode, whatever its name.
 pub(super) fn mac_address_of_the_container(request: &mut CreateRequest) -> Outcome {
     if request.config.mac_address.is_empty() {
-        Ok(None)
-    } else {
-        move_mac_address(request)
+        return Ok(None);
     }
+    if !has_endpoint(request) {
+        return Err("conflicting options: mac-address and the network mode".to_owned());
+    }
+    let mode = &request.host_config.network_mode;
+    let name = match request.endpoints.keys().next() {
+        Some(only) if request.endpoints.len() == 1 => only.clone(),
+        _ => mode.clone(),
+    };
+    move_mac_address(request, name).map(|()| None)
 }
 
 pub(super) fn mac_address_of_the_container_is_deprecated(request: &mut CreateRequest) -> Outcome {
     if request.config.mac_address.is_empty() {
         return Ok(None);
     }
-    move_mac_address(request)?;
+    if has_endpoint(request) {
+        let mode = request.host_config.network_mode.clone();
+        if !request.endpoints.is_empty() && !request.endpoints.contains_key(&mode) {
+            return Err(
+                "unable to migrate container-wide MAC address to a specific network: HostConfig.NetworkMode must \
+                 match the identity of a network in NetworkSettings.Networks"
+                    .to_owned(),
+            );
+        }
+        move_mac_address(request, mode)?;
+    }
+    request.config.mac_address.clear();
     Ok(Some(
         "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
             .to_owned(),

@@ -154,17 +154,26 @@ fn what_a_version_does_not_have_is_refused_in_dockers_words() {
     assert_eq!(created(45, subpath).1, Ok(vec![]));
 }
 
+/// What came of it: dockerd 28.5.2 says the same to each of these bodies (`mac_addresses_are_kept_as_by_dockerd`).
 #[test]
 fn the_containers_mac_address_moves_to_its_endpoint() {
+    const MAC: &str = "02:00:00:00:00:01";
     let body = r#"{"Image":"a","MacAddress":"02:00:00:00:00:01"}"#;
-    let (request, warnings) = created(43, body);
-    assert_eq!(warnings, Ok(vec![]));
-    assert_eq!(
-        request.endpoints["default"].as_ref().unwrap().mac_address,
-        "02:00:00:00:00:01"
-    );
-    assert_eq!(request.config.mac_address, "");
-    assert_eq!(created(44, body).1.unwrap().len(), 1);
+    for minor in [43, 44] {
+        let (request, warnings) = created(minor, body);
+        assert_eq!(warnings.unwrap().len(), usize::from(minor == 44));
+        let bridge = request.endpoints["bridge"].as_ref().unwrap();
+        assert_eq!(bridge.mac_address, MAC);
+        assert_eq!(request.config.mac_address, "");
+        assert_eq!(request.host_config.network_mode, "bridge");
+    }
+    let own = r#"{"Image":"a","NetworkingConfig":{"EndpointsConfig":{"default":{"MacAddress":"02:00:00:00:00:01"}}}}"#;
+    for (minor, kept) in [(43, ""), (44, MAC)] {
+        let (request, _) = created(minor, own);
+        let bridge = request.endpoints["bridge"].as_ref().unwrap();
+        assert_eq!(bridge.mac_address, kept, "1.{minor}");
+        assert!(!request.endpoints.contains_key("default"));
+    }
 }
 
 #[test]
