@@ -10,6 +10,7 @@ use api::system::{
     SystemInfo, SystemVersion,
 };
 
+use crate::definition::Controllers;
 use crate::inspect::STORAGE_DRIVER;
 use crate::{Config, Defaults};
 
@@ -32,8 +33,8 @@ pub struct Kernel {
     pub cgroup_v2: bool,
     /// Whether IPv4 packets are forwarded.
     pub ipv4_forwarding: bool,
-    /// Whether swap can be limited.
-    pub swap_limit: bool,
+    /// What of cgroups can be limited.
+    pub controllers: Controllers,
 }
 
 /// The machine's word for the architecture, and Go's.
@@ -72,7 +73,6 @@ impl Kernel {
             some => some,
         };
         let cgroup_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-        let swap_v1 = Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists();
         Self {
             release: text("/proc/sys/kernel/osrelease"),
             hostname: text("/proc/sys/kernel/hostname"),
@@ -82,7 +82,7 @@ impl Kernel {
             memory_bytes: kib.unwrap_or(0) * 1024,
             cgroup_v2,
             ipv4_forwarding: text("/proc/sys/net/ipv4/ip_forward") == "1",
-            swap_limit: cgroup_v2 || swap_v1,
+            controllers: Controllers::read(),
         }
     }
 }
@@ -120,7 +120,7 @@ pub struct Counts {
 pub struct Daemon<'a> {
     /// The engine's own id, made once per data root.
     pub id: &'a str,
-    /// The version of Cooper.
+    /// The release of dockerd that clients take this for.
     pub version: &'a str,
     /// Directories.
     pub config: &'a Config,
@@ -154,6 +154,7 @@ pub(crate) fn tasks() -> i64 {
 /// Renders `GET /info`. `now` is RFC 3339.
 pub fn info(daemon: &Daemon<'_>, kernel: &Kernel, counts: &Counts, now: String) -> SystemInfo {
     let v1 = !kernel.cgroup_v2;
+    let can = kernel.controllers;
     SystemInfo {
         id: daemon.id.to_owned(),
         containers: counts.running + counts.paused + counts.stopped,
@@ -164,15 +165,15 @@ pub fn info(daemon: &Daemon<'_>, kernel: &Kernel, counts: &Counts, now: String) 
         driver: STORAGE_DRIVER.to_owned(),
         driver_status: Some(driver_status()),
         plugins: plugins(),
-        memory_limit: true,
-        swap_limit: kernel.swap_limit,
-        cpu_cfs_period: true,
-        cpu_cfs_quota: true,
-        cpu_shares: true,
-        cpu_set: true,
-        pids_limit: true,
-        kernel_memory_tcp: v1,
-        oom_kill_disable: v1,
+        memory_limit: can.memory,
+        swap_limit: can.swap,
+        cpu_cfs_period: can.cpu,
+        cpu_cfs_quota: can.cpu,
+        cpu_shares: can.cpu,
+        cpu_set: can.cpuset,
+        pids_limit: can.pids,
+        kernel_memory_tcp: can.tcp_memory,
+        oom_kill_disable: can.oom_kill_disable,
         ipv4_forwarding: kernel.ipv4_forwarding,
         debug: daemon.debug,
         n_fd: counts.open_files,
@@ -220,9 +221,24 @@ pub fn info(daemon: &Daemon<'_>, kernel: &Kernel, counts: &Counts, now: String) 
             info: None,
         }),
         cdi_spec_dirs: Some(Vec::new()),
-        warnings: Some(daemon.warnings.to_vec()).filter(|warnings| !warnings.is_empty()),
+        warnings: Some(warnings(daemon, can)).filter(|warnings| !warnings.is_empty()),
         ..SystemInfo::default()
     }
+}
+
+/// What is amiss, and what cannot be limited (moby `daemon/info_unix.go`, its words).
+fn warnings(daemon: &Daemon<'_>, can: Controllers) -> Vec<String> {
+    let missing = [
+        (can.memory, "memory limit"),
+        (can.swap, "swap limit"),
+        (can.cpu, "cpu cfs quota"),
+        (can.cpu, "cpu cfs period"),
+        (can.cpu, "cpu shares"),
+        (can.cpuset, "cpuset"),
+    ];
+    let missing = missing.into_iter().filter(|(there, _)| !there);
+    let missing = missing.map(|(_, what)| format!("WARNING: No {what} support"));
+    missing.chain(daemon.warnings.iter().cloned()).collect()
 }
 
 fn security_options(kernel: &Kernel) -> Vec<String> {
@@ -287,15 +303,27 @@ fn registries(daemon: &Daemon<'_>) -> RegistryConfig {
     }
 }
 
-/// Renders `GET /version`. `commit` and `built` are empty where the build does not say.
-pub fn version(version: &str, commit: &str, built: &str, kernel: &Kernel) -> SystemVersion {
+/// What the build says of itself: packages set these variables.
+const COMMIT: Option<&str> = option_env!("COOPER_GIT_COMMIT");
+const BUILT: Option<&str> = option_env!("COOPER_BUILD_TIME");
+
+/// What stands where the build does not say.
+const UNKNOWN: &str = "unknown";
+
+/// The language's version, in the place of Go's.
+const LANGUAGE: &str = "none (Rust)";
+
+/// Renders `GET /version`. `release` is the dockerd that clients take this for; which Cooper it is stands among the
+/// components, where `docker version` shows it.
+pub fn version(release: &str, kernel: &Kernel) -> SystemVersion {
+    let (commit, built) = (COMMIT.unwrap_or(UNKNOWN), BUILT.unwrap_or(UNKNOWN));
     let details: BTreeMap<String, String> = [
         ("ApiVersion", API_VERSION),
         ("Arch", MACHINE.1),
         ("BuildTime", built),
         ("Experimental", "false"),
         ("GitCommit", commit),
-        ("GoVersion", ""),
+        ("GoVersion", LANGUAGE),
         ("KernelVersion", &kernel.release),
         ("MinAPIVersion", API_VERSION_MIN),
         ("Os", "linux"),
@@ -307,16 +335,23 @@ pub fn version(version: &str, commit: &str, built: &str, kernel: &Kernel) -> Sys
         platform: PlatformName {
             name: "Cooper".to_owned(),
         },
-        components: vec![Component {
-            name: "Engine".to_owned(),
-            version: version.to_owned(),
-            details: Some(details),
-        }],
-        version: version.to_owned(),
+        components: vec![
+            Component {
+                name: "Engine".to_owned(),
+                version: release.to_owned(),
+                details: Some(details),
+            },
+            Component {
+                name: "cooper".to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                details: Some([("GitCommit".to_owned(), commit.to_owned())].into()),
+            },
+        ],
+        version: release.to_owned(),
         api_version: API_VERSION.to_owned(),
         min_api_version: API_VERSION_MIN.to_owned(),
         git_commit: commit.to_owned(),
-        go_version: String::new(),
+        go_version: LANGUAGE.to_owned(),
         os: "linux".to_owned(),
         arch: MACHINE.1.to_owned(),
         kernel_version: kernel.release.clone(),
@@ -393,11 +428,55 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_limited_is_told() {
+        let config = Config::new(Path::new("/"), Path::new("/"), Path::new("/"));
+        let daemon = Daemon {
+            id: "x",
+            version: "0",
+            config: &config,
+            defaults: &Defaults::default(),
+            debug: false,
+            mirrors: &[],
+            insecure: &[],
+            warnings: &["own".to_owned()],
+            runtimes: &["runc"],
+        };
+        let mut kernel = Kernel::read();
+        kernel.controllers = crate::reference::machine().controllers;
+        (kernel.controllers.memory, kernel.controllers.swap) = (false, false);
+        let shown = info(&daemon, &kernel, &Counts::default(), String::new());
+        assert_eq!(
+            (shown.memory_limit, shown.swap_limit, shown.pids_limit),
+            (false, false, true)
+        );
+        let told = [
+            "WARNING: No memory limit support",
+            "WARNING: No swap limit support",
+            "own",
+        ];
+        assert_eq!(shown.warnings.unwrap(), told);
+    }
+
+    #[test]
     fn version_names_the_api_in_both_places() {
-        let shown = version("1.0", "abc", "", &Kernel::read());
+        let shown = version("28.5.2", &Kernel::read());
         assert_eq!(shown.api_version, "1.51");
         let details = shown.components[0].details.as_ref().unwrap();
         assert_eq!(details["MinAPIVersion"], "1.12");
-        assert_eq!(details["GitCommit"], "abc");
+        for text in [
+            &details["GitCommit"],
+            &details["BuildTime"],
+            &shown.go_version,
+        ] {
+            assert!(!text.is_empty(), "{details:?}");
+        }
+        // The program's own version, beside the release that it stands in for.
+        assert_eq!(shown.version, "28.5.2");
+        let own = &shown.components[1];
+        assert_eq!(
+            (own.name.as_str(), own.version.as_str()),
+            ("cooper", env!("CARGO_PKG_VERSION"))
+        );
+        assert!(own.details.as_ref().unwrap().contains_key("GitCommit"));
     }
 }

@@ -64,6 +64,7 @@ pub use container::Container;
 pub use definition::Definition;
 pub use error::{Class, Error};
 pub use exec::ExecStream;
+pub use host::RUNTIMES;
 pub use id::ContainerId;
 pub use image_calls::Progress;
 pub use network::{Ipv4Net, Pool};

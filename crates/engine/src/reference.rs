@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::definition::{Definition, Host, Machine, Origin, define};
+use crate::definition::{Controllers, Definition, Host, Machine, Origin, define};
 use crate::{ContainerId, Defaults, Error};
 
 /// One container from its request to its end.
@@ -101,6 +101,16 @@ pub(crate) fn machine() -> Machine {
         memory_nodes: vec![0],
         blkio_weight: false,
         blkio_weight_device: false,
+        controllers: Controllers {
+            memory: true,
+            swap: true,
+            swappiness: true,
+            oom_kill_disable: true,
+            tcp_memory: true,
+            cpu: true,
+            cpuset: true,
+            pids: true,
+        },
     }
 }
 

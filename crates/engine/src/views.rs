@@ -236,7 +236,7 @@ impl Engine {
             mirrors: defaults.registries.mirrors(),
             insecure: defaults.registries.insecure(),
             warnings: &warnings,
-            runtimes: &["cooper"],
+            runtimes: &crate::RUNTIMES,
         };
         let now = api::time::Time::from_unix_nanos(now_ns()).to_string();
         Ok(info::info(&daemon, &Kernel::read(), &counts, now))
@@ -245,7 +245,7 @@ impl Engine {
     /// Tells versions (`GET /version`).
     pub fn version(&self) -> SystemVersion {
         static KERNEL: std::sync::OnceLock<Kernel> = std::sync::OnceLock::new();
-        info::version(DOCKER_RELEASE, "", "", KERNEL.get_or_init(Kernel::read))
+        info::version(DOCKER_RELEASE, KERNEL.get_or_init(Kernel::read))
     }
 
     /// Notes that a client left a container by its detach keys.

@@ -104,6 +104,30 @@ pub struct Machine {
     pub blkio_weight: bool,
     /// Whether the kernel has weights of single devices.
     pub blkio_weight_device: bool,
+    /// What of cgroups there is.
+    pub controllers: Controllers,
+}
+
+/// The limits that this machine's cgroups can set: kernels are built and booted without some of them
+/// (`cgroup_disable=memory` is a Raspberry Pi's default), and v2 has fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Controllers {
+    /// Memory.
+    pub memory: bool,
+    /// Memory and swap together.
+    pub swap: bool,
+    /// How gladly memory is swapped out.
+    pub swappiness: bool,
+    /// Whether the OOM killer can be kept away.
+    pub oom_kill_disable: bool,
+    /// Memory of TCP buffers.
+    pub tcp_memory: bool,
+    /// CPU shares and quotas.
+    pub cpu: bool,
+    /// CPUs and memory nodes.
+    pub cpuset: bool,
+    /// Processes.
+    pub pids: bool,
 }
 
 /// What a container is made from, besides the request.
@@ -147,7 +171,7 @@ pub fn define(
     let mut warnings = Vec::new();
     rules::check_host_config(&host_config, &mut warnings, host)?;
     resources::check(&mut host_config, &mut warnings, host.machine)?;
-    resources::fill_in(&mut host_config);
+    resources::fill_in(&mut host_config, host.machine);
     rules::check_platform(&host_config, &mut warnings, host)?;
     rules::check_endpoints(&host_config, &endpoints)?;
     fill_in::fill_in(&mut config, &mut host_config, &origin, host)?;

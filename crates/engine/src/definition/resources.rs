@@ -3,7 +3,7 @@
 
 use api::container::host_config::HostConfig;
 
-use super::Machine;
+use super::{Controllers, Machine};
 use crate::Error;
 
 /// The smallest memory limit and reservation: 6 MiB.
@@ -25,8 +25,16 @@ pub(super) fn check(
     warnings: &mut Vec<String>,
     machine: &Machine,
 ) -> Result<(), Error> {
-    check_memory(host_config, warnings)?;
-    check_cpu(host_config, machine)?;
+    check_memory(host_config, warnings, machine.controllers)?;
+    check_pids(host_config, warnings, machine.controllers);
+    check_cpu(host_config, warnings, machine)?;
+    if !machine.controllers.cpuset
+        && !(host_config.cpuset_cpus.is_empty() && host_config.cpuset_mems.is_empty())
+    {
+        warnings.push(lacking("cpuset", "Cpuset discarded."));
+        host_config.cpuset_cpus.clear();
+        host_config.cpuset_mems.clear();
+    }
     check_cpusets(host_config, machine)?;
     check_io(host_config, warnings, machine)?;
     if host_config.cpu_percent > 0 {
@@ -36,14 +44,74 @@ pub(super) fn check(
     Ok(())
 }
 
-fn check_memory(host_config: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Error> {
+/// dockerd's warning of a limit that the kernel cannot set.
+fn lacking(what: &str, consequence: &str) -> String {
+    format!("Your kernel does not support {what} or the cgroup is not mounted. {consequence}")
+}
+
+/// Takes out what the kernel's memory controller cannot do, or all where there is none.
+fn discard_memory(
+    host_config: &mut HostConfig,
+    warnings: &mut Vec<String>,
+    controllers: Controllers,
+) {
+    if host_config.memory > 0 && !controllers.memory {
+        warnings.push(lacking(
+            "memory limit capabilities",
+            "Limitation discarded.",
+        ));
+        host_config.memory = 0;
+        host_config.memory_swap = -1;
+    }
+    if host_config.memory > 0 && host_config.memory_swap != -1 && !controllers.swap {
+        warnings.push(lacking(
+            "swap limit capabilities",
+            "Memory limited without swap.",
+        ));
+        host_config.memory_swap = -1;
+    }
+    if host_config
+        .memory_swappiness
+        .is_some_and(|wanted| wanted != -1)
+        && !controllers.swappiness
+    {
+        let consequence = "Memory swappiness discarded.";
+        warnings.push(lacking("memory swappiness capabilities", consequence));
+        host_config.memory_swappiness = None;
+    }
+    if host_config.memory_reservation > 0 && !controllers.memory {
+        warnings.push(lacking(
+            "memory soft limit capabilities",
+            "Limitation discarded.",
+        ));
+        host_config.memory_reservation = 0;
+    }
+    if !controllers.oom_kill_disable && host_config.oom_kill_disable.take() == Some(true) {
+        warnings.push(
+            "Your kernel does not support OomKillDisable. OomKillDisable discarded.".to_owned(),
+        );
+    }
+}
+
+fn check_pids(host_config: &mut HostConfig, warnings: &mut Vec<String>, controllers: Controllers) {
+    if !controllers.pids && host_config.pids_limit.take().is_some_and(|limit| limit > 0) {
+        warnings.push(lacking("PIDs limit capabilities", "PIDs limit discarded."));
+    }
+}
+
+fn check_memory(
+    host_config: &mut HostConfig,
+    warnings: &mut Vec<String>,
+    controllers: Controllers,
+) -> Result<(), Error> {
+    let refuse = |text: &str| Err(Error::invalid(text));
+    if host_config.memory != 0 && host_config.memory < MEMORY_MIN_BYTES {
+        return refuse("Minimum memory limit allowed is 6MB");
+    }
+    discard_memory(host_config, warnings, controllers);
     let memory = host_config.memory;
     let swap = host_config.memory_swap;
     let reservation = host_config.memory_reservation;
-    let refuse = |text: &str| Err(Error::invalid(text));
-    if memory != 0 && memory < MEMORY_MIN_BYTES {
-        return refuse("Minimum memory limit allowed is 6MB");
-    }
     if memory == 0 && swap > 0 {
         return refuse(
             "You should always set the Memory limit when using Memoryswap limit, see usage",
@@ -77,7 +145,11 @@ fn check_memory(host_config: &mut HostConfig, warnings: &mut Vec<String>) -> Res
     Ok(())
 }
 
-fn check_cpu(host_config: &HostConfig, machine: &Machine) -> Result<(), Error> {
+fn check_cpu(
+    host_config: &mut HostConfig,
+    warnings: &mut Vec<String>,
+    machine: &Machine,
+) -> Result<(), Error> {
     let refuse = |text: String| Err(Error::invalid(text));
     let nano = host_config.nano_cpus;
     if nano > 0 && host_config.cpu_period != 0 {
@@ -85,6 +157,14 @@ fn check_cpu(host_config: &HostConfig, machine: &Machine) -> Result<(), Error> {
     }
     if nano > 0 && host_config.cpu_quota != 0 {
         return refuse("Conflicting options: Nano CPUs and CPU Quota cannot both be set".into());
+    }
+    let has_cpu = machine.controllers.cpu;
+    if nano > 0 && !has_cpu {
+        return refuse(
+            "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the \
+             cgroup is not mounted"
+                .into(),
+        );
     }
     let cpus = i64::try_from(machine.cpus.len()).unwrap_or(i64::MAX / NANO);
     if nano < 0 || nano > cpus * NANO {
@@ -97,6 +177,17 @@ fn check_cpu(host_config: &HostConfig, machine: &Machine) -> Result<(), Error> {
             "invalid CPU shares ({}): value must be a positive integer",
             host_config.cpu_shares
         ));
+    }
+    if host_config.cpu_shares > 0 && !has_cpu {
+        warnings.push(lacking("CPU shares", "Shares discarded."));
+        host_config.cpu_shares = 0;
+    }
+    if (host_config.cpu_period != 0 || host_config.cpu_quota != 0) && !has_cpu {
+        warnings.push(
+            "Your kernel does not support CPU CFS scheduler. CPU period/quota discarded."
+                .to_owned(),
+        );
+        (host_config.cpu_period, host_config.cpu_quota) = (0, 0);
     }
     let period = host_config.cpu_period;
     if period != 0 && !(CFS_MIN_US..=CFS_PERIOD_MAX_US).contains(&period) {
@@ -217,11 +308,11 @@ fn check_io(
 }
 
 /// Fills in what follows from other values.
-pub(super) fn fill_in(host_config: &mut HostConfig) {
+pub(super) fn fill_in(host_config: &mut HostConfig, machine: &Machine) {
     if host_config.memory > 0 && host_config.memory_swap == 0 {
         host_config.memory_swap = host_config.memory.saturating_mul(2);
     }
-    if host_config.oom_kill_disable.is_none() {
+    if machine.controllers.oom_kill_disable && host_config.oom_kill_disable.is_none() {
         host_config.oom_kill_disable = Some(false);
     }
     if host_config.pids_limit.is_some_and(|limit| limit <= 0) {
@@ -232,6 +323,58 @@ pub(super) fn fill_in(host_config: &mut HostConfig) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A Raspberry Pi as it comes. The words are moby's, `daemon/daemon_unix.go`.
+    #[test]
+    fn limits_that_the_kernel_cannot_set_are_taken_out_with_a_warning() {
+        let mut machine = crate::reference::machine();
+        let asked = || HostConfig {
+            memory: 64 << 20,
+            memory_swap: 128 << 20,
+            memory_reservation: 32 << 20,
+            oom_kill_disable: Some(true),
+            pids_limit: Some(10),
+            cpu_shares: 7,
+            cpu_quota: 50_000,
+            cpuset_cpus: "0".to_owned(),
+            ..HostConfig::default()
+        };
+        let mut warnings = Vec::new();
+        check(&mut asked(), &mut warnings, &machine).unwrap();
+        assert_eq!(warnings, [""; 0]);
+        machine.controllers = Controllers {
+            memory: false,
+            swap: false,
+            swappiness: false,
+            oom_kill_disable: false,
+            tcp_memory: false,
+            cpu: false,
+            cpuset: false,
+            pids: false,
+        };
+        let mut host_config = asked();
+        check(&mut host_config, &mut warnings, &machine).unwrap();
+        fill_in(&mut host_config, &machine);
+        assert_eq!(
+            warnings,
+            [
+                "Your kernel does not support memory limit capabilities or the cgroup is not mounted. Limitation discarded.",
+                "Your kernel does not support memory soft limit capabilities or the cgroup is not mounted. Limitation discarded.",
+                "Your kernel does not support OomKillDisable. OomKillDisable discarded.",
+                "Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. PIDs limit discarded.",
+                "Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded.",
+                "Your kernel does not support CPU CFS scheduler. CPU period/quota discarded.",
+                "Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded.",
+            ]
+        );
+        let left = HostConfig {
+            memory_swap: -1,
+            ..HostConfig::default()
+        };
+        assert_eq!(host_config, left);
+        host_config.nano_cpus = 1;
+        assert!(check(&mut host_config, &mut Vec::new(), &machine).is_err());
+    }
 
     #[test]
     fn sets() {
