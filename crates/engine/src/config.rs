@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use network::{Ipv4Net, Pool};
 use registry::endpoint::{Insecure, Mirror, SettingError, Settings};
 
 use crate::ContainerId;
+use crate::definition::log_options;
 
 /// Settings of one engine. Only what [`Engine::reload`](crate::Engine::reload) names may change later.
 #[derive(Clone, Debug)]
@@ -108,8 +108,6 @@ pub struct Defaults {
     pub labels: Vec<String>,
     /// What is known of registries (`--registry-mirror`, `--insecure-registry`).
     pub registries: Registries,
-    /// How long a stop without its own time waits before SIGKILL (`--shutdown-timeout` is another thing).
-    pub stop_timeout: Duration,
 }
 
 /// Settings for registries, as they were written and as they are understood.
@@ -169,9 +167,6 @@ impl Registries {
 /// What Docker gives /dev/shm: 64 MiB.
 const SHM_BYTES: i64 = 64 << 20;
 
-/// What Docker waits before SIGKILL.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Shims kept ready: enough for the burst of a compose project, cheap enough to keep (each is one idle
 /// process and on cgroup v1 one more).
 const POOL_SIZE: usize = 4;
@@ -192,8 +187,44 @@ impl Default for Defaults {
             dns_search: Vec::new(),
             labels: Vec::new(),
             registries: Registries::default(),
-            stop_timeout: STOP_TIMEOUT,
         }
+    }
+}
+
+impl Defaults {
+    /// Sets the log driver and its options. A driver that is not there is stood in for by json-file, without the
+    /// options that this one does not have; the answer is the warning that says so.
+    ///
+    /// # Errors
+    /// In dockerd's words for an option that the driver does not take.
+    pub fn set_log(
+        &mut self,
+        driver: &str,
+        mut options: BTreeMap<String, String>,
+    ) -> Result<Option<String>, String> {
+        if log_options::is_there(driver) {
+            log_options::check_options(driver, &options)
+                .map_err(|error| format!("failed to set log opts: {}", error.message))?;
+            driver.clone_into(&mut self.log_driver);
+            let warns = log_options::wants_compression(&options);
+            self.log_options = options;
+            return Ok(warns.then(|| log_options::NOT_COMPRESSED.to_owned()));
+        }
+        let left_out: Vec<String> = options
+            .extract_if(.., |name, _| !log_options::stand_in_takes(name))
+            .map(|(name, _)| format!("--log-opt {name}"))
+            .collect();
+        log_options::STAND_IN.clone_into(&mut self.log_driver);
+        self.log_options = options;
+        let mut warning = format!(
+            "--log-driver={driver} has no effect: this log driver is not there yet, and containers that name none \
+             log to {}",
+            self.log_driver
+        );
+        if !left_out.is_empty() {
+            warning += &format!("; left out with it: {}", left_out.join(", "));
+        }
+        Ok(Some(warning))
     }
 }
 

@@ -49,14 +49,6 @@ pub fn container<D: Directory>(directory: &D, text: &str) -> Result<D::Item, Err
     }
 }
 
-/// Checks a name that a client chose, and answers it without its slash.
-///
-/// # Errors
-/// InvalidParameter with Docker's text.
-pub fn checked_name(name: &str) -> Result<&str, Error> {
-    api::name::container_name(name).map_err(|error| Error::invalid(error.to_string()))
-}
-
 /// The error for a name that another container has.
 pub fn name_taken(name: &str, owner: &str) -> Error {
     Error::conflict(format!(

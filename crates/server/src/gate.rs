@@ -109,7 +109,7 @@ impl Gate {
             StatusCode::UNAUTHORIZED,
             format!(
                 "plaintext connections are served to this machine only, not to {address}: \
-                 use ssh://, start the daemon with --tlsverify, or allow it with --allow-plaintext {address}"
+                 use ssh://, or start the daemon with --allow-plaintext {address}"
             ),
         ))
     }

@@ -10,7 +10,7 @@
 //! `rename`.
 
 mod fill_in;
-mod log_options;
+pub(crate) mod log_options;
 mod merge;
 pub(crate) mod mounts;
 pub(crate) use merge::health;
@@ -175,9 +175,11 @@ pub fn define(
     rules::check_platform(&host_config, &mut warnings, host)?;
     rules::check_endpoints(&host_config, &endpoints)?;
     fill_in::fill_in(&mut config, &mut host_config, &origin, host)?;
-    request.name_default_network();
-    log_options::check(&mut host_config.log_config, host.defaults)?;
-    let mounts = mounts::plan(&config, &host_config, &mut warnings, host)?;
+    warnings.extend(log_options::check(
+        &mut host_config.log_config,
+        host.defaults,
+    )?);
+    let mounts = mounts::plan(&config, &host_config, host)?;
     let mut words = config
         .entrypoint
         .iter()

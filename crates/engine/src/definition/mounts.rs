@@ -297,7 +297,6 @@ fn is_mode(mode: &str) -> bool {
 pub(super) fn plan(
     config: &Config,
     host_config: &HostConfig,
-    _warnings: &mut Vec<String>,
     host: &Host<'_>,
 ) -> Result<Vec<MountPoint>, Error> {
     let mut points: BTreeMap<String, MountPoint> = BTreeMap::new();

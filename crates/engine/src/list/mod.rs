@@ -294,7 +294,7 @@ fn summary(view: &View, lookups: &Lookups<'_>, now_ns: i64) -> ContainerSummary 
         image_manifest_descriptor: None,
         command: words::command(&definition.path, &definition.args),
         created: definition.created_ns.div_euclid(1_000_000_000),
-        ports: ports::list(&view.network.ports, definition),
+        ports: ports::list(&view.network.ports),
         size_rw: sizes.rw,
         size_root_fs: sizes.root_fs,
         labels: Some(definition.config.labels.clone().unwrap_or_default()),

@@ -4,7 +4,6 @@ use api::container::host_config::PortMap;
 use api::container::summary::Port;
 
 use super::View;
-use crate::Definition;
 use crate::definition::port_range;
 
 /// `80/tcp` taken apart; TCP unless it says otherwise.
@@ -13,7 +12,7 @@ fn split(port: &str) -> (&str, &str) {
 }
 
 /// The ports of a container: published ones from the network's settings while it runs, exposed ones else.
-pub(super) fn list(published: &PortMap, _definition: &Definition) -> Vec<Port> {
+pub(super) fn list(published: &PortMap) -> Vec<Port> {
     let mut ports = Vec::new();
     for (port, bindings) in published {
         let (number, protocol) = split(port);

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     List,
     /// Any number of `name=value`; an object in the file.
     Map,
+    /// An object in the file, which nothing here looks into; no flag.
+    Object,
 }
 
 /// Whether a flag does anything.
@@ -69,7 +71,7 @@ const fn flag(
     }
 }
 
-use Kind::{List, Map, Number, Switch, Text};
+use Kind::{List, Map, Number, Object, Switch, Text};
 use Support::{Moot, NotYet, Restricts, RestrictsTcp, Works};
 
 const NO_TLS: &str = "use ssh://, or a proxy that does TLS before the unix socket";
@@ -78,6 +80,7 @@ const NO_TLS: &str = "use ssh://, or a proxy that does TLS before the unix socke
 pub(super) static FLAGS: &[Flag] = &[
     flag("add-runtime", ' ', "runtimes", Map, NotYet),
     flag("allow-direct-routing", ' ', "allow-direct-routing", Switch, NotYet),
+    flag("allow-nondistributable-artifacts", ' ', "allow-nondistributable-artifacts", List, Moot),
     flag("allow-origin", ' ', "allow-origins", List, Works("Web origin that may call the API")),
     flag("allow-plaintext", ' ', "allow-plaintext", List, Works("Network to serve without TLS (CIDR)")),
     flag("authorization-plugin", ' ', "authorization-plugins", List, Restricts("let a proxy that decides stand before the socket")),
@@ -85,6 +88,7 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("bip6", ' ', "bip6", Text, NotYet),
     flag("bridge", 'b', "bridge", Text, Works("Bridge for containers, or \"none\"\n(default \"cooper0\")")),
     flag("bridge-accept-fwmark", ' ', "bridge-accept-fwmark", Text, NotYet),
+    flag("builder", ' ', "builder", Object, NotYet),
     flag("cdi-spec-dir", ' ', "cdi-spec-dirs", List, NotYet),
     flag("cgroup-parent", ' ', "cgroup-parent", Text, Works("Cgroup above those of all containers\n(default \"/cooper\")")),
     flag("config-file", ' ', "", Text, Works("Configuration file\n(default \"/etc/cooper/daemon.json\",\nas dockerd \"/etc/docker/daemon.json\")")),
@@ -102,7 +106,7 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("default-gateway-v6", ' ', "default-gateway-v6", Text, NotYet),
     flag("default-ipc-mode", ' ', "default-ipc-mode", Text, Works("IPC mode: \"shareable\", \"private\"")),
     flag("default-network-opt", ' ', "default-network-opts", Map, NotYet),
-    flag("default-runtime", ' ', "default-runtime", Text, NotYet),
+    flag("default-runtime", ' ', "default-runtime", Text, Restricts("name it with each container that needs it, and see it refused")),
     flag("default-shm-size", ' ', "default-shm-size", Text, Works("Size of /dev/shm (default 64m)")),
     flag("default-ulimit", ' ', "default-ulimits", Map, Works("Ulimits of containers\n(name=soft[:hard])")),
     flag("dns", ' ', "dns", List, Works("DNS servers of containers")),
@@ -110,6 +114,7 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("dns-search", ' ', "dns-search", List, Works("DNS search domains of containers")),
     flag("exec-opt", ' ', "exec-opts", List, NotYet),
     flag("exec-root", ' ', "exec-root", Text, Works("Sockets and records of what runs\n(default \"/run/cooper\")")),
+    flag("deprecated-key-path", ' ', "deprecated-key-path", Text, Moot),
     flag("experimental", ' ', "experimental", Switch, NotYet),
     flag("feature", ' ', "features", Map, NotYet),
     flag("firewall-backend", ' ', "firewall-backend", Text, Moot),
@@ -142,7 +147,7 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("max-concurrent-uploads", ' ', "max-concurrent-uploads", Number, NotYet),
     flag("max-download-attempts", ' ', "max-download-attempts", Number, NotYet),
     flag("metrics-addr", ' ', "metrics-addr", Text, NotYet),
-    flag("min-api-version", ' ', "min-api-version", Text, NotYet),
+    flag("min-api-version", ' ', "min-api-version", Text, Restricts("let a proxy that refuses old clients stand before the socket")),
     flag("mtu", ' ', "mtu", Number, Works("MTU of the default bridge")),
     flag("network-control-plane-mtu", ' ', "network-control-plane-mtu", Number, Moot),
     flag("no-new-privileges", ' ', "no-new-privileges", Switch, Restricts("give it to each container: --security-opt no-new-privileges")),
@@ -153,9 +158,9 @@ pub(super) static FLAGS: &[Flag] = &[
     flag("pidfile", 'p', "pidfile", Text, Works("PID file\n(default \"cooper.pid\" in the exec root)")),
     flag("raw-logs", ' ', "raw-logs", Switch, Moot),
     flag("registry-mirror", ' ', "registry-mirrors", List, Works("Mirror of docker.io")),
-    flag("rootless", ' ', "rootless", Switch, NotYet),
+    flag("rootless", ' ', "rootless", Switch, Restricts("start the daemon knowing that it is root")),
     flag("seccomp-profile", ' ', "seccomp-profile", Text, Restricts("give it to each container: --security-opt seccomp=FILE; the built-in profile holds for the others")),
-    flag("selinux-enabled", ' ', "selinux-enabled", Switch, NotYet),
+    flag("selinux-enabled", ' ', "selinux-enabled", Switch, Restricts("confine containers with seccomp, capabilities and --user")),
     flag("shutdown-timeout", ' ', "shutdown-timeout", Number, Moot),
     flag("storage-driver", 's', "storage-driver", Text, Moot),
     flag("storage-opt", ' ', "storage-opts", List, NotYet),
@@ -224,10 +229,11 @@ fn command(name: &str) -> Command {
         .after_help(AFTER_HELP);
     FLAGS
         .iter()
-        .fold(command, |command, flag| command.arg(argument(flag)))
+        .filter_map(argument)
+        .fold(command, Command::arg)
 }
 
-fn argument(flag: &Flag) -> Arg {
+fn argument(flag: &Flag) -> Option<Arg> {
     let arg = Arg::new(flag.long).long(flag.long);
     let arg = if flag.short == ' ' {
         arg
@@ -238,7 +244,7 @@ fn argument(flag: &Flag) -> Arg {
         Works(help) => arg.help(help),
         Moot | NotYet | Restricts(_) | RestrictsTcp(_) => arg.hide(true),
     };
-    match flag.kind {
+    let arg = match flag.kind {
         Switch => arg
             .action(ArgAction::Set)
             .num_args(0..=1)
@@ -254,7 +260,9 @@ fn argument(flag: &Flag) -> Arg {
             .allow_negative_numbers(true),
         List => arg.action(ArgAction::Append).value_name("list"),
         Map => arg.action(ArgAction::Append).value_name("map"),
-    }
+        Object => return None,
+    };
+    Some(arg)
 }
 
 /// Go's `strconv.ParseBool`.
@@ -304,6 +312,7 @@ pub(super) fn from_arguments(args: Vec<OsString>) -> Result<Values, clap::Error>
                 .map(Value::Number),
             List => texts().map(Value::List),
             Map => texts().map(|texts| Value::Map(texts.iter().map(|text| pair(text)).collect())),
+            Object => None,
         };
         if let Some(value) = value {
             values.insert(flag.long, value);
@@ -330,17 +339,21 @@ pub(super) fn from_file(text: &str) -> Result<Values, String> {
         other => format!("invalid JSON: {other}"),
     };
     let parsed = api::go::parse(text.as_bytes()).map_err(invalid)?;
-    let Json::Object(object) = parsed else {
-        return Err(format!(
-            "invalid JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-            kind(&parsed)
-        ));
-    };
     let mut values = Values::new();
+    let object = match parsed {
+        Json::Object(object) => object,
+        Json::Null => return Ok(values),
+        _ => {
+            return Err(format!(
+                "invalid JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                kind(&parsed)
+            ));
+        }
+    };
     let mut unknown = Vec::new();
-    for (key, value) in &object {
+    for (key, value) in object.iter().flat_map(flattened) {
         match FLAGS.iter().find(|flag| flag.key == key && !key.is_empty()) {
-            Some(flag) => drop(values.insert(flag.long, file_value(flag, value)?)),
+            Some(flag) => values.extend(file_value(flag, value)?.map(|value| (flag.long, value))),
             None => unknown.push(key.as_str()),
         }
     }
@@ -355,7 +368,16 @@ pub(super) fn from_file(text: &str) -> Result<Values, String> {
     }
 }
 
-fn file_value(flag: &Flag, value: &Json) -> Result<Value, String> {
+/// The directives that a key means: those for proxies stand in an object of their own.
+fn flattened<'a>((key, value): (&'a String, &'a Json)) -> Vec<(&'a String, &'a Json)> {
+    match value {
+        Json::Object(proxies) if key == "proxies" => proxies.iter().collect(),
+        _ => vec![(key, value)],
+    }
+}
+
+/// The value of a directive; `null` is no value, as Go reads it.
+fn file_value(flag: &Flag, value: &Json) -> Result<Option<Value>, String> {
     let mismatch = |wanted: &str| {
         let (found, key) = (kind(value), flag.key);
         format!(
@@ -363,12 +385,17 @@ fn file_value(flag: &Flag, value: &Json) -> Result<Value, String> {
         )
     };
     // What is nested deeper than names and values is kept as its JSON text.
-    let text = |value: &Json| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
+    let text = |value: &Json| match value {
+        Json::String(text) => text.clone(),
+        Json::Null => String::new(),
+        other => other.to_string(),
     };
-    match (flag.kind, value) {
+    let value = match (flag.kind, value) {
+        (Text, Json::Null) if flag.key == "default-shm-size" => {
+            Err("invalid JSON: invalid size: \"null\"".to_owned())
+        }
+        (_, Json::Null) => return Ok(None),
+        (Object, Json::Object(_)) => Ok(Value::Text(value.to_string())),
         (Switch, Json::Bool(value)) => Ok(Value::Switch(*value)),
         (Text, Json::String(value)) => Ok(Value::Text(value.clone())),
         // A size may stand as a number.
@@ -381,7 +408,7 @@ fn file_value(flag: &Flag, value: &Json) -> Result<Value, String> {
         (List, Json::Array(values)) => Ok(Value::List(values.iter().map(text).collect())),
         (Map, Json::Object(values)) if flag.key == "log-opts" => {
             let options = values.iter().map(|(name, value)| match value {
-                Json::String(text) => Ok((name.clone(), text.clone())),
+                Json::String(_) | Json::Null => Ok((name.clone(), text(value))),
                 other => Err(format!(
                     "invalid JSON: json: cannot unmarshal {} into Go struct field Config.log-opts.{name} of type string",
                     kind(other)
@@ -400,7 +427,9 @@ fn file_value(flag: &Flag, value: &Json) -> Result<Value, String> {
         (Number, _) => Err(mismatch("int")),
         (List, _) => Err(mismatch("[]string")),
         (Map, _) => Err(mismatch("map[string]string")),
-    }
+        (Object, _) => Err(mismatch("config.BuilderConfig")),
+    };
+    value.map(Some)
 }
 
 fn kind(value: &Json) -> &'static str {
@@ -451,8 +480,9 @@ pub(super) fn warnings(values: &Values) -> Vec<String> {
     missing
         .filter_map(|flag| {
             let value = values.get(flag.long)?;
+            let dashes = if flag.kind == Object { "" } else { "--" };
             Some(format!(
-                "--{}={value} has no effect: this feature is not there yet",
+                "{dashes}{}={value} has no effect: this feature is not there yet",
                 flag.long
             ))
         })
@@ -487,11 +517,15 @@ pub(super) enum Tcp {
     None,
 }
 
-/// Whether a value asks for less than there is by default; `builtin` and `unconfined` are words for seccomp.
+/// Whether a value asks for less than there is by default; `builtin` and `unconfined` are words for seccomp, the
+/// other names are those of the one runtime.
 fn restricts(value: &Value) -> bool {
     match value {
         Value::Switch(on) => *on,
-        Value::Text(text) => !matches!(text.as_str(), "" | "builtin" | "unconfined"),
+        Value::Text(text) => {
+            !matches!(text.as_str(), "" | "builtin" | "unconfined")
+                && !engine::RUNTIMES.contains(&text.as_str())
+        }
         Value::Number(_) => true,
         Value::List(list) => !list.is_empty(),
         Value::Map(map) => !map.is_empty(),

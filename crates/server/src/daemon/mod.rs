@@ -163,7 +163,7 @@ fn start(sources: &Sources) -> Result<(), String> {
         .with(filter)
         .with(lines)
         .init();
-    for warning in flags::warnings(&values) {
+    for warning in flags::warnings(&values).iter().chain(&settings.warnings) {
         tracing::warn!("{warning}");
     }
     let _pidfile = Pidfile::create(&settings.pidfile)?;
@@ -376,6 +376,9 @@ impl Reloading {
             Ok((settings, _)) => settings,
             Err(error) => return tracing::error!("{error}"),
         };
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
         self.app.set_gate(settings.gate);
         if let Err(error) = self.engine.reload(settings.defaults) {
             tracing::error!(error = error.message, "the reload is not in the journal");

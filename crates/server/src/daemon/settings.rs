@@ -35,6 +35,8 @@ pub(super) struct Settings {
     pub(super) bridge: Bridge,
     /// Absolute, if it was asked for.
     pub(super) cgroup_parent: Option<String>,
+    /// What was asked for and is done otherwise.
+    pub(super) warnings: Vec<String>,
 }
 
 struct Source<'a>(&'a Values);
@@ -86,6 +88,10 @@ impl Settings {
             .map(|host| hosts::parse(host))
             .collect::<Result<_, _>>()?;
         let group = from.text("group");
+        let mut defaults = defaults(&from)?;
+        let driver = from.text("log-driver").filter(|text| !text.is_empty());
+        let driver = driver.unwrap_or_else(|| defaults.log_driver.clone());
+        let warnings = defaults.set_log(&driver, from.map("log-opt"))?;
         Ok(Self {
             data_root: from.path("data-root", DATA_ROOT),
             pidfile: from.path("pidfile", exec_root.join("cooper.pid")),
@@ -96,10 +102,11 @@ impl Settings {
             hosts,
             level: level(&from)?,
             gate: gate(&from)?,
-            defaults: defaults(&from)?,
+            defaults,
             bridge: bridge::settings(&from)?,
             cgroup_parent: from.text("cgroup-parent"),
             exec_root,
+            warnings: warnings.into_iter().collect(),
         })
     }
 
@@ -213,10 +220,6 @@ fn defaults(from: &Source<'_>) -> Result<Defaults, String> {
     let ulimits = from.map("default-ulimit");
     Ok(Defaults {
         debug: from.switch("debug"),
-        log_driver: from
-            .text("log-driver")
-            .unwrap_or_else(|| usual.log_driver.clone()),
-        log_options: from.map("log-opt"),
         shm_size_bytes,
         ipc_mode: from
             .text("default-ipc-mode")

@@ -104,6 +104,10 @@ fn what_restricts_and_is_not_there_keeps_the_daemon_from_starting() {
         "--userns-remap=default",
         "--no-new-privileges",
         "--seccomp-profile=/etc/docker/seccomp.json",
+        "--selinux-enabled",
+        "--default-runtime=runsc",
+        "--min-api-version=1.44",
+        "--rootless",
         "--tlsverify -H tcp://0.0.0.0:2376",
         "--tls -H unix:// -H tcp://127.0.0.1:2376",
     ] {
@@ -116,6 +120,9 @@ fn what_restricts_and_is_not_there_keeps_the_daemon_from_starting() {
     for line in [
         "--no-new-privileges=false --tlsverify=false --tls=false -H tcp://127.0.0.1:2375",
         "--seccomp-profile=builtin",
+        "--selinux-enabled=false --rootless=0",
+        "--default-runtime=runc",
+        "--default-runtime=io.containerd.runc.v2",
         "--userns-remap=",
     ] {
         assert_eq!(
@@ -152,7 +159,7 @@ fn an_address_open_to_everybody_is_told_loudly() {
 #[test]
 fn the_file_has_dockers_keys_and_words() {
     let values = from_file(
-        r#"{"hosts":["unix:///a"],"debug":true,"mtu":1400,"log-opts":{"a":"b"},"default-shm-size":"64M",
+        r#"{"hosts":["unix:///a"],"debug":true,"mtu":1400,"log-opts":{"max-size":"1m"},"default-shm-size":"64M",
         "default-ulimits":{"nofile":{"Name":"nofile","Hard":2,"Soft":1}},"features":{"buildkit":true}}"#,
     )
     .unwrap();
@@ -193,6 +200,91 @@ fn the_file_has_dockers_keys_and_words() {
     ] {
         assert_eq!(from_file(text).unwrap_err(), told);
     }
+}
+
+/// Files as people have them: dockerd's own documentation, Docker Desktop, the NVIDIA toolkit, proxies, Kubernetes.
+/// Which keys there are was compared with `dockerd --validate` 28.5.2.
+#[test]
+fn files_of_dockerd_start_the_daemon() {
+    let read = |text: &str| {
+        let values = from_file(text).map_err(|told| format!("{text}: {told}"))?;
+        Settings::new(&values).map_err(|told| format!("{text}: {told}"))?;
+        flags::refuse_restrictions(&values, flags::Tcp::None)?;
+        Ok::<_, String>(warnings(&values))
+    };
+    for (text, warned) in [
+        (
+            r#"{"proxies":{"http-proxy":"http://p:3128","https-proxy":"http://p:3128","no-proxy":"localhost"}}"#,
+            3,
+        ),
+        (
+            r#"{"builder":{"gc":{"enabled":true,"defaultKeepStorage":"20GB"}},"experimental":false,"features":{"buildkit":true}}"#,
+            3,
+        ),
+        (
+            r#"{"default-runtime":"runc","runtimes":{"nvidia":{"path":"nvidia-container-runtime","runtimeArgs":[]}}}"#,
+            1,
+        ),
+        (
+            r#"{"exec-opts":["native.cgroupdriver=systemd"],"log-driver":"json-file","log-opts":{"max-size":"100m"},"storage-driver":"overlay2"}"#,
+            1,
+        ),
+        (
+            r#"{"default-address-pools":[{"base":"10.10.0.0/16","size":24}],"live-restore":true,"userland-proxy":false,
+            "default-ulimits":{"nofile":{"Name":"nofile","Hard":64000,"Soft":64000}},"allow-nondistributable-artifacts":[]}"#,
+            0,
+        ),
+        (
+            r#"{"hosts":null,"debug":null,"mtu":null,"log-opts":null,"group":null,"builder":null,"runtimes":null,"selinux-enabled":null}"#,
+            0,
+        ),
+        ("null", 0),
+    ] {
+        assert_eq!(read(text).map(|told| told.len()), Ok(warned), "{text}");
+    }
+    let unknown = "the following directives don't match any configuration option: ";
+    for (text, told) in [
+        (r#"{"nope":null}"#, format!("{unknown}nope")),
+        (r#"{"proxies":{"foo":"x"}}"#, format!("{unknown}foo")),
+        (r#"{"proxies":"x"}"#, format!("{unknown}proxies")),
+        (
+            r#"{"builder":5}"#,
+            "invalid JSON: json: cannot unmarshal number into Go struct field Config.builder of type config.BuilderConfig"
+                .to_owned(),
+        ),
+        (r#"{"default-shm-size":null}"#, "invalid JSON: invalid size: \"null\"".to_owned()),
+    ] {
+        assert_eq!(from_file(text).unwrap_err(), told);
+    }
+}
+
+#[test]
+fn a_log_driver_that_is_not_there_is_warned_of_once_and_stood_in_for() {
+    let read = |text: &str| Settings::new(&from_file(text).unwrap());
+    let settings = read(
+        r#"{"log-driver":"syslog","log-opts":{"syslog-address":"udp://1.2.3.4:1111","tag":"{{.Name}}"}}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        settings.warnings,
+        [
+            "--log-driver=syslog has no effect: this log driver is not there yet, and containers that name none log to \
+          json-file; left out with it: --log-opt syslog-address"
+        ]
+    );
+    assert_eq!(settings.defaults.log_driver, "json-file");
+    assert_eq!(settings.defaults.log_options.len(), 1);
+    for driver in ["json-file", "local", "none", ""] {
+        let settings = read(&format!(r#"{{"log-driver":"{driver}"}}"#)).unwrap();
+        assert!(settings.warnings.is_empty(), "{driver}");
+    }
+    // moby `daemon/logs.go`, `defaultLogConfig`.
+    assert_eq!(
+        read(r#"{"log-driver":"json-file","log-opts":{"foo":"1"}}"#)
+            .err()
+            .as_deref(),
+        Some("failed to set log opts: unknown log opt 'foo' for json-file log driver")
+    );
 }
 
 /// Recorded from `dockerd --validate`, after its "merged configuration validation … failed: ".
