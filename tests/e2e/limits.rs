@@ -131,3 +131,50 @@ fn an_image_of_128_layers_runs() {
     assert_eq!(state["ExitCode"], 0, "{said}");
     assert_eq!(said, "layers/127\n127\nnew\n");
 }
+
+/// What runc refuses when a container starts: names that are none, and numbers that the kernel does not take.
+#[test]
+fn limits_and_profiles_that_cannot_be_are_refused_as_by_dockerd() {
+    let Some(daemon) = daemon() else { return };
+    let Some(dockerd) = crate::reference(&daemon) else {
+        return;
+    };
+    let limit = |name: &str, soft: i64, hard: i64| json!({"Ulimits": [{"Name": name, "Soft": soft, "Hard": hard}]});
+    let profile = |rest: Value| {
+        let mut profile = json!({"defaultAction": "SCMP_ACT_ALLOW"});
+        for (key, value) in rest.as_object().expect("an object") {
+            profile[key] = value.clone();
+        }
+        json!({"SecurityOpt": [format!("seccomp={profile}")]})
+    };
+    let rule = |version: &str| json!({"syscalls": [{"names": ["getcwd"], "action": "SCMP_ACT_ERRNO", "includes": {"minKernel": version}}]});
+    let notify = json!({"syscalls": [{"names": ["getcwd"], "action": "SCMP_ACT_NOTIFY"}]});
+    for host in [
+        limit("nofiles", 1, 2),
+        limit("", 1, 2),
+        limit("nofile", 3, 2),
+        limit("nofile", -1, 5),
+        limit("as", -1, 100),
+        limit("nofile", -5, -5),
+        limit("NOFILE", 100, 100),
+        limit("core", -2, -2),
+        profile(json!({"flags": ["X"]})),
+        profile(json!({"flags": ["SECCOMP_FILTER_FLAG_LOG"], "listenerPath": "/run/x.sock"})),
+        profile(rule("x")),
+        profile(rule("99.0")),
+        profile(notify),
+    ] {
+        let ask = |client: &testkit::Client| {
+            let mut body = body(&["true"], &host);
+            body["Image"] = json!(testkit::archive::SHARED_IMAGE);
+            let created = client.post("/containers/create", &body).expect(201).json();
+            let id = created["Id"].as_str().expect("an id").to_owned();
+            let started = client.post(&format!("/containers/{id}/start"), &Value::Null);
+            client
+                .delete(&format!("/containers/{id}?force=1"))
+                .expect(204);
+            (started.status, started.text())
+        };
+        assert_eq!(ask(&daemon.client()), ask(&dockerd), "{host}");
+    }
+}

@@ -20,6 +20,7 @@ use runtime::user::Wanted;
 
 use crate::definition::Definition;
 use crate::error::Class;
+use crate::launch::CREATE_FAILED;
 use crate::volumes::MountSource;
 use crate::{ContainerId, Error};
 use security::SecurityOptions;
@@ -76,7 +77,7 @@ fn failed(text: impl Into<String>) -> Error {
 /// Makes the specification.
 ///
 /// # Errors
-/// Internal, with dockerd's text, for devices, device rules, tmpfs options and seccomp profiles that cannot
+/// Internal, with dockerd's text, for devices, device rules, tmpfs options, limits and seccomp profiles that cannot
 /// be used: a start fails with them. Conflict for a network of a container that does not run.
 pub fn generate(definition: &Definition, place: &Place<'_>) -> Result<oci::Spec, Error> {
     let host_config = &definition.host_config;
@@ -94,10 +95,11 @@ pub fn generate(definition: &Definition, place: &Place<'_>) -> Result<oci::Spec,
     let mut root = oci::Root::default();
     root.set_path(PathBuf::from("rootfs"))
         .set_readonly(host_config.readonly_rootfs.then_some(true));
+    let process = process(definition, &identity, &names, &security)?;
     let mut spec = oci::Spec::default();
     spec.set_version("1.2.1".to_owned())
         .set_root(Some(root))
-        .set_process(Some(process(definition, &identity, &names, &security)))
+        .set_process(Some(process))
         .set_hostname(identity.hostname.clone())
         .set_mounts(Some(mounts::mounts(definition, place, &security)?))
         .set_linux(Some(linux(
@@ -159,7 +161,7 @@ fn process(
     identity: &Identity,
     names: &[String],
     security: &SecurityOptions,
-) -> oci::Process {
+) -> Result<oci::Process, Error> {
     let (config, host_config) = (&definition.config, &definition.host_config);
     let set = capabilities::set(names);
     let mut held = oci::LinuxCapabilities::default();
@@ -185,7 +187,7 @@ fn process(
         .set_env(Some(environment(definition, identity)))
         .set_cwd(PathBuf::from(cwd))
         .set_capabilities(Some(held))
-        .set_rlimits(rlimits(definition))
+        .set_rlimits(rlimits(definition)?)
         .set_no_new_privileges(security.no_new_privileges.then_some(true))
         .set_oom_score_adj(i32::try_from(host_config.oom_score_adj).ok());
     if host_config.console_size != [0, 0] && config.tty {
@@ -194,7 +196,7 @@ fn process(
             .width(host_config.console_size[1]);
         process.set_console_size(Some(size.build().expect("both are set")));
     }
-    process
+    Ok(process)
 }
 
 /// The defaults, then the configuration's own; a name without a value removes a variable.
@@ -228,21 +230,23 @@ fn environment(definition: &Definition, identity: &Identity) -> Vec<String> {
     variables
 }
 
-fn rlimits(definition: &Definition) -> Option<Vec<oci::PosixRlimit>> {
-    let ulimits = definition.host_config.ulimits.as_ref()?;
-    let limits = ulimits.iter().filter_map(|ulimit| {
-        let name = format!("\"RLIMIT_{}\"", ulimit.name.to_ascii_uppercase());
-        let typ: oci::PosixRlimitType = serde_json::from_str(&name).ok()?;
-        // -1 is no limit.
-        let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
-        oci::PosixRlimitBuilder::default()
+/// A name that is none is runc's to refuse; numbers that make no sense are the kernel's.
+fn rlimits(definition: &Definition) -> Result<Option<Vec<oci::PosixRlimit>>, Error> {
+    let Some(ulimits) = &definition.host_config.ulimits else {
+        return Ok(None);
+    };
+    let limits = ulimits.iter().map(|ulimit| {
+        let name = format!("RLIMIT_{}", ulimit.name.to_ascii_uppercase());
+        let typ: oci::PosixRlimitType = serde_json::from_value(name.clone().into())
+            .map_err(|_| failed(format!("{CREATE_FAILED}wrong rlimit value: {name}")))?;
+        let limit = oci::PosixRlimitBuilder::default()
             .typ(typ)
-            .hard(number(ulimit.hard))
-            .soft(number(ulimit.soft))
-            .build()
-            .ok()
+            // The same bits, as Go converts them: -1 is no limit.
+            .hard(ulimit.hard.cast_unsigned())
+            .soft(ulimit.soft.cast_unsigned());
+        Ok(limit.build().expect("all fields are set"))
     });
-    Some(limits.collect())
+    limits.collect::<Result<_, _>>().map(Some)
 }
 
 fn annotations(definition: &Definition) -> Option<HashMap<String, String>> {
