@@ -211,3 +211,20 @@ fn pause_freezes_and_unpause_thaws() {
         false
     );
 }
+
+#[test]
+fn a_size_that_cannot_be_measured_is_an_error_and_not_zero() {
+    let Some(daemon) = daemon() else { return };
+    let client = daemon.client();
+    let id = daemon.run(&body(&["true"]));
+    client
+        .post(&format!("/containers/{id}/wait"), &Value::Null)
+        .expect(200);
+    client.get("/containers/json?all=1&size=1").expect(200);
+    let upper = daemon.data_root().join(format!("containers/{id}/upper"));
+    std::fs::remove_dir_all(&upper).expect("take the layer away");
+    std::fs::write(&upper, "no directory").expect("a file in its place");
+    let refused = client.get("/containers/json?all=1&size=1");
+    assert_eq!(refused.status, 500, "{}", refused.text());
+    client.get("/containers/json?all=1").expect(200);
+}

@@ -130,3 +130,42 @@ fn the_daemon_ends_at_once_although_clients_follow() {
         .json();
     assert_eq!(found["State"]["Running"], true);
 }
+
+/// A log that cannot be read on is told in the stream, in dockerd's words: the CLI fails then instead of ending as if
+/// that had been all.
+#[test]
+fn a_log_that_cannot_be_read_is_told_to_its_readers() {
+    let Some(daemon) = daemon() else { return };
+    let client = daemon.client();
+    for tty in [false, true] {
+        let mut body = body(&["echo", "hello"]);
+        body["Tty"] = tty.into();
+        let id = daemon.run(&body);
+        client
+            .post(&format!("/containers/{id}/wait"), &Value::Null)
+            .expect(200);
+        let log = daemon
+            .data_root()
+            .join(format!("containers/{id}/{id}-json.log"));
+        std::fs::rename(&log, log.with_extension("away")).expect("move the log");
+        // What opens and cannot be read.
+        std::fs::create_dir(&log).expect("a directory in the log's place");
+        let told = "Error grabbing logs: Is a directory (os error 21)\n";
+        let frame = match tty {
+            true => told.as_bytes().to_vec(),
+            false => {
+                let length = u8::try_from(told.len()).expect("a short text");
+                [&[3, 0, 0, 0, 0, 0, 0, length], told.as_bytes()].concat()
+            }
+        };
+        let logs = client
+            .get(&format!("/containers/{id}/logs?stdout=1&stderr=1"))
+            .expect(200);
+        assert_eq!(logs.body, frame, "tty {tty}");
+        let path = format!("/containers/{id}/attach?logs=1&stdout=1&stderr=1");
+        let mut attached = client.open("POST", &path, &UPGRADE, b"");
+        let mut shown = Vec::new();
+        attached.stream.read_to_end(&mut shown).expect("the replay");
+        assert_eq!(shown, frame, "attach, tty {tty}");
+    }
+}

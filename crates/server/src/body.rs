@@ -1,6 +1,5 @@
 //! Bodies: of answers, whole or a stream that the handler feeds; of requests, read or thrown away.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,12 +13,21 @@ use tokio_util::task::TaskTracker;
 /// Messages that wait for a slow client before its producer waits too.
 const STREAM_MESSAGES: usize = 16;
 
+/// Why a body ends too early: what it tells could not be read on. The connection is cut before the last chunk, so that
+/// the client does not take a part for the whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the rest of the answer could not be read")]
+pub(crate) struct CutShort;
+
+/// One message of a stream.
+pub(crate) type Chunk = Result<Bytes, CutShort>;
+
 /// The body of an answer.
 pub(crate) enum Body {
     /// Known at once; `None` once it is out.
     Whole(Option<Bytes>),
     /// One HTTP chunk for each message. It ends when the sender is dropped.
-    Stream(mpsc::Receiver<Bytes>),
+    Stream(mpsc::Receiver<Chunk>),
 }
 
 impl Body {
@@ -29,7 +37,7 @@ impl Body {
     }
 
     /// A stream and what feeds it. Sending fails once the client is gone.
-    pub(crate) fn stream() -> (mpsc::Sender<Bytes>, Self) {
+    pub(crate) fn stream() -> (mpsc::Sender<Chunk>, Self) {
         let (sender, receiver) = mpsc::channel(STREAM_MESSAGES);
         (sender, Self::Stream(receiver))
     }
@@ -47,17 +55,17 @@ impl From<Vec<u8>> for Body {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = CutShort;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(messages) => messages
                 .poll_recv(context)
-                .map(|message| message.map(|bytes| Ok(Frame::data(bytes)))),
+                .map(|message| message.map(|chunk| chunk.map(Frame::data))),
         }
     }
 
@@ -132,5 +140,21 @@ async fn throw_away(mut body: Incoming) {
         if read > UNWANTED_BYTES {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_is_cut_short_has_no_proper_end() {
+        let (sender, mut body) = Body::stream();
+        sender.send(Ok(Bytes::from("some"))).await.unwrap();
+        sender.send(Err(CutShort)).await.unwrap();
+        drop(sender);
+        let first = body.frame().await.unwrap().unwrap();
+        assert_eq!(first.into_data().unwrap(), "some");
+        assert!(body.frame().await.unwrap().is_err());
     }
 }

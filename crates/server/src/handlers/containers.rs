@@ -1,12 +1,14 @@
 //! Containers, all but their streams.
 
 use api::container::create::CreateBodyError;
+use api::container::inspect::Sizes;
 use api::container::{CreateRequest, WaitResponse};
 use api::filters::Filters;
 use api::go::{self, DecodeError};
 use api::options::{
     CreateOptions, ListOptions, RemoveOptions, StopOptions, WaitCondition, WindowSize,
 };
+use engine::Class;
 use hyper::StatusCode;
 use sys::signal::{SIGKILL, Signal, SignalError};
 
@@ -33,8 +35,11 @@ pub(crate) fn list(call: Call) -> Reply {
         let mut containers = engine.list(&options)?;
         if options.size {
             for container in &mut containers {
-                // One that is removed meanwhile is no reason to refuse the others.
-                let sizes = engine.sizes(&container.id).await.unwrap_or_default();
+                let sizes = match engine.sizes(&container.id).await {
+                    // One that is removed meanwhile is no reason to refuse the others.
+                    Err(error) if error.class == Class::NotFound => Sizes::default(),
+                    measured => measured?,
+                };
                 (container.size_rw, container.size_root_fs) = (sizes.rw, sizes.root_fs);
             }
         }
@@ -260,7 +265,7 @@ pub(crate) fn wait(call: Call) -> Reply {
                 () = stopping.cancelled() => return,
             };
             if let Some(answer) = wait_answer(&done, silent)
-                && sender.send(answer.into()).await.is_err()
+                && sender.send(Ok(answer.into())).await.is_err()
             {
                 tracing::debug!("a waiting client left at the last moment");
             }

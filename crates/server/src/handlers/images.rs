@@ -153,7 +153,7 @@ fn progress(
             let message =
                 message.unwrap_or_else(|error| Message::failed(Failure::from(error).message));
             if sender
-                .send(go::encode_line(&message, "\r\n").into())
+                .send(Ok(go::encode_line(&message, "\r\n").into()))
                 .await
                 .is_err()
             {

@@ -1,16 +1,18 @@
 //! What flows: logs, events, attach.
 
 use std::future::Future;
+use std::io;
 
 use api::filters::Filters;
 use api::go;
 use api::options::{AttachOptions, EventsOptions, LogsOptions};
+use api::stream::{FrameKind, frame_header};
 use bytes::Bytes;
 use engine::LogStream;
 use hyper::header::HeaderMap;
 use tokio::sync::mpsc;
 
-use crate::body::Body;
+use crate::body::{Body, Chunk, CutShort};
 use crate::detach::DetachKeys;
 use crate::failure::Failure;
 use crate::hijack::{Ended, Hijacked, Opening};
@@ -21,12 +23,12 @@ use crate::version;
 /// Feeds a stream's body from `next` until it ends or the client is gone.
 fn feed<N, F>(
     call: &Call,
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Chunk>,
     mut source: N,
     next: impl Fn(N) -> F + Send + 'static,
 ) where
     N: Send + 'static,
-    F: Future<Output = Option<(N, Bytes)>> + Send + 'static,
+    F: Future<Output = Option<(N, Chunk)>> + Send + 'static,
 {
     let stopping = call.app.stopping().clone();
     call.app.tasks().spawn(async move {
@@ -36,9 +38,10 @@ fn feed<N, F>(
                 () = sender.closed() => return,
                 () = stopping.cancelled() => return,
             };
-            let Some((rest, bytes)) = chunk else { return };
+            let Some((rest, chunk)) = chunk else { return };
             source = rest;
-            if sender.send(bytes).await.is_err() {
+            let is_last = chunk.is_err();
+            if sender.send(chunk).await.is_err() || is_last {
                 return;
             }
         }
@@ -52,14 +55,12 @@ pub(crate) fn logs(call: Call) -> Reply {
         let LogStream { tty, logs } = call.engine()?.logs(&call.name, &options)?;
         let framed = !tty && !call.requested.below(42);
         let (sender, body) = Body::stream();
-        feed(&call, sender, logs, |mut logs| async move {
-            match logs.next().await? {
-                Ok(bytes) => Some((logs, bytes)),
-                Err(error) => {
-                    tracing::error!(%error, "a log could not be read");
-                    None
-                }
-            }
+        feed(&call, sender, logs, move |mut logs| async move {
+            let bytes = logs.next().await?;
+            Some((
+                logs,
+                Ok(bytes.unwrap_or_else(|error| unreadable(&error, tty))),
+            ))
         });
         Ok(stream(
             if framed {
@@ -70,6 +71,20 @@ pub(crate) fn logs(call: Call) -> Reply {
             body,
         ))
     })
+}
+
+/// What dockerd says in the stream where a log cannot be read on, and clients take for a failure: a frame of the
+/// engine's own; plain words where a terminal leaves no frames.
+fn unreadable(error: &io::Error, tty: bool) -> Bytes {
+    tracing::error!(%error, "a log could not be read");
+    let text = format!("Error grabbing logs: {error}\n");
+    if tty {
+        return text.into();
+    }
+    let length = u32::try_from(text.len()).expect("the words of an error are few");
+    let mut frame = frame_header(FrameKind::SystemError, length).to_vec();
+    frame.extend_from_slice(text.as_bytes());
+    frame.into()
 }
 
 fn logs_options(call: &Call) -> Result<LogsOptions, Failure> {
@@ -122,11 +137,11 @@ pub(crate) fn events(call: Call) -> Reply {
             match events.next().await? {
                 Ok(event) => {
                     let event = version::event(requested, &event);
-                    Some((events, go::encode_line(&event, "\n").into()))
+                    Some((events, Ok(go::encode_line(&event, "\n").into())))
                 }
                 Err(error) => {
                     tracing::error!(%error, "events could not be read");
-                    None
+                    Some((events, Err(CutShort)))
                 }
             }
         });
@@ -161,7 +176,8 @@ async fn attached(call: &Call, hijacked: Hijacked) -> std::io::Result<()> {
     };
     hijacked.open(call, &opening).await?;
     if let Some(mut logs) = logs {
-        while let Some(Ok(bytes)) = logs.logs.next().await {
+        while let Some(bytes) = logs.logs.next().await {
+            let bytes = bytes.unwrap_or_else(|error| unreadable(&error, attachment.tty));
             hijacked.send(&bytes).await?;
         }
     }
