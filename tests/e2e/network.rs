@@ -1,7 +1,7 @@
 //! The default bridge from outside: who reaches whom, published ports, what survives a daemon.
 //!
-//! The machine that runs this may have a dockerd beside it, with FORWARD DROP and bridge-nf-call-iptables on:
-//! everything here must hold all the same (DESIGN decision 6).
+//! Where the machine has a dockerd beside it, with FORWARD DROP and bridge-nf-call-iptables on, everything here holds
+//! all the same (DESIGN decision 6); the tests of crates/network make such a firewall themselves.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -530,4 +530,29 @@ fn without_a_bridge_only_the_bridge_fails() {
         refused.text()
     );
     daemon.run(&crate::lifecycle::body(&["sleep", "600"]));
+}
+
+/// A container in another one's network has that one's files; cri-dockerd writes to the file that is named here.
+#[test]
+fn files_of_a_joined_network_are_those_of_the_other() {
+    let Some(daemon) = daemon() else { return };
+    let owner = daemon.run(&json!({"Image": "busybox", "Cmd": ["sleep", "600"]}));
+    let guest = daemon.create(&json!({
+        "Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": {"NetworkMode": format!("container:{}", &owner[..12])},
+    }));
+    let paths = |id: &str| {
+        ["ResolvConfPath", "HostnamePath", "HostsPath"].map(|key| inspect(&daemon, id)[key].clone())
+    };
+    assert_eq!(paths(&guest), ["", "", ""]);
+    let start = format!("/containers/{guest}/start");
+    daemon.client().post(&start, &Value::Null).expect(204);
+    assert_eq!(paths(&guest), paths(&owner));
+    for path in paths(&guest) {
+        let path = path.as_str().expect("a path");
+        assert!(std::path::Path::new(path).exists(), "{path}");
+    }
+    // The whole tree, as the process sees it, is where inspect says.
+    let merged = inspect(&daemon, &guest)["GraphDriver"]["Data"]["MergedDir"].clone();
+    let busybox = format!("{}/bin/busybox", merged.as_str().expect("a path"));
+    assert!(std::path::Path::new(&busybox).exists(), "{busybox}");
 }

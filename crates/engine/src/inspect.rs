@@ -125,10 +125,12 @@ fn graph_driver(snapshot: &Snapshot, paths: &Paths<'_>) -> GraphDriver {
         .map(|layer| layer.to_string_lossy())
         .collect();
     let own = |name: &str| paths.directory.join(name).to_string_lossy().into_owned();
+    let merged = snapshot.facts.pid.map(|pid| format!("/proc/{pid}/root"));
     let data = [
         ("ID", snapshot.id().to_string()),
         ("LowerDir", layers.join(":")),
-        ("MergedDir", own("merged")),
+        // Nothing of ours stands in the host's mount table: the whole tree is seen through a process in it.
+        ("MergedDir", merged.unwrap_or_else(|| own("merged"))),
         ("UpperDir", own("upper")),
         ("WorkDir", own("work")),
     ];

@@ -101,10 +101,16 @@ impl Engine {
                 .collect(),
             None => Vec::new(),
         };
+        // It has the files of the container whose network it joined; its id stands in the mode since it was made.
+        let mode = &container.snapshot().definition.host_config.network_mode;
+        let peer = mode
+            .strip_prefix("container:")
+            .and_then(|id| id.parse().ok());
+        let peer = peer.map(|id| self.config().container_dir(&id));
         let paths = Paths {
             directory: &self.config().container_dir(container.id()),
             layers: &layers,
-            network_directory: None,
+            network_directory: peer.as_deref(),
         };
         Ok(inspect::inspect(
             &view(self, &container),
