@@ -3,6 +3,7 @@
 //! Names of options are checked when the container is created, their values when it starts: as dockerd does.
 
 use std::collections::BTreeMap;
+use std::num::IntErrorKind;
 use std::path::Path;
 
 use shim::protocol::{LOG_FILES_DEFAULT, LOG_SIZE_DEFAULT_BYTES, Log};
@@ -56,7 +57,13 @@ fn limits(driver: &str, options: &BTreeMap<String, String>) -> Result<(Option<u6
         Some(text) => match text.parse::<i64>() {
             Ok(count) if count < 1 => return Err("max-file cannot be less than 1".to_owned()),
             Ok(count) => u32::try_from(count).unwrap_or(u32::MAX),
-            Err(_) => return Err(format!("strconv.Atoi: parsing {text:?}: invalid syntax")),
+            Err(error) => {
+                let why = match error.kind() {
+                    IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                return Err(format!("strconv.Atoi: parsing {text:?}: {why}"));
+            }
         },
     };
     match option("compress") {
@@ -278,6 +285,10 @@ mod tests {
             (
                 &[("max-file", "abc")][..],
                 Err("strconv.Atoi: parsing \"abc\": invalid syntax"),
+            ),
+            (
+                &[("max-file", "40000000000000000000")][..],
+                Err("strconv.Atoi: parsing \"40000000000000000000\": value out of range"),
             ),
             (&[("compress", "true")][..], Err(both)),
             (

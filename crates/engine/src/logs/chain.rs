@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use memchr::memrchr_iter;
 
-/// Rotated files looked for; the log option `max-file` is refused above this.
+/// Rotated files that are read: with a `max-file` above this (dockerd knows no limit there) older ones are kept on the
+/// disk and not shown, since each is a descriptor while they are opened.
 pub const ROTATED_FILES_MAX: usize = 1_000;
 
 /// Bytes read at once when looking for lines from the end.

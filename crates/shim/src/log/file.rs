@@ -174,8 +174,12 @@ impl Writer {
         }
     }
 
+    /// Goes up to the first number that is free, so that a `max-file` of thousands of millions costs nothing.
     fn rename_all(&self) -> io::Result<()> {
-        for number in (1..self.max_files).rev() {
+        let is_free = |number: &u32| numbered(&self.path, *number).symlink_metadata().is_err();
+        let oldest = self.max_files - 1;
+        let last = (1..oldest).find(is_free).unwrap_or(oldest);
+        for number in (1..=last).rev() {
             let from = match number {
                 1 => self.path.clone(),
                 _ => numbered(&self.path, number - 1),

@@ -265,3 +265,33 @@ fn a_failing_file_drops_and_counts_and_is_reported_once() {
     assert!(failure.contains("No space left"), "{failure}");
     assert_eq!(writer.take_failure(), None);
 }
+
+/// dockerd takes any number of files: the ones that are not there cost nothing.
+#[test]
+fn a_huge_number_of_files_is_no_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut writer = Writer::open(&Log {
+        max_size_bytes: Some(1),
+        max_files: 4_000_000_000,
+        ..log(&path)
+    })
+    .unwrap();
+    for number in 0..4 {
+        let text = number.to_string();
+        let piece = Piece {
+            content: text.as_bytes(),
+            newline: true,
+            stamp: &Stamp::now(),
+        };
+        writer.append("stdout", piece);
+        writer.flush();
+    }
+    for (file, number) in [("log", 3), ("log.1", 2), ("log.2", 1), ("log.3", 0)] {
+        let text = std::fs::read_to_string(dir.path().join(file)).unwrap();
+        assert!(
+            text.contains(&format!(r#""log":"{number}"#)),
+            "{file} {text}"
+        );
+    }
+}
