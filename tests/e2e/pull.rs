@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::archive::{self, Entry};
 use testkit::{Client, Options, TestDaemon, wait_until};
@@ -111,7 +111,8 @@ impl Registry {
                 noise(number, bytes),
             )]));
         }
-        let config = archive::config(&["sh"]);
+        let mut config = archive::config(&["sh"]);
+        config["Labels"] = json!({"maker": "noise"});
         self.push_archive(
             &archive::docker_archive("noise:latest", &all, &config),
             name,
@@ -213,8 +214,10 @@ fn the_stream_is_dockerds() {
     };
     let theirs = pull(&peer, &query).expect(200);
     let theirs_again = pull(&peer, &query).expect(200);
+    let told = [&daemon.client(), &peer].map(|client| pull_events(client, &registry));
     let removed = peer.delete(&format!("/images/{}/noise:one", registry.address));
     assert_eq!(removed.status, 200);
+    assert_eq!(told[0], told[1], "events, with the image's labels");
     let (ours, theirs) = (shape(&ours.text()), shape(&theirs.text()));
     assert_eq!(ours.0, theirs.0, "lines of the whole pull");
     for (ours, theirs) in ours.1.iter().zip(&theirs.1).skip(1) {
@@ -226,6 +229,26 @@ fn the_stream_is_dockerds() {
         theirs_again.text(),
         "of an image that is there"
     );
+}
+
+/// What the journal has of pulls from this registry, without times.
+fn pull_events(client: &Client, registry: &Registry) -> Vec<Value> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let until = now.expect("a clock after 1970").as_secs() + 1;
+    let events = client
+        .get(&format!("/events?since=0&until={until}"))
+        .expect(200);
+    let own = |event: &Value| {
+        event["Action"] == "pull"
+            && event["Actor"]["ID"]
+                .as_str()
+                .is_some_and(|id| id.starts_with(&registry.address))
+    };
+    events
+        .json_lines()
+        .filter(own)
+        .map(|event| event["Actor"].clone())
+        .collect()
 }
 
 #[test]
@@ -330,6 +353,7 @@ fn t6_and_t14_the_mirror_serves_names_of_docker_io() {
 fn t12_the_gem_creates_postgres_and_top_shows_its_processes() {
     let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/images/postgres_9.3.tar");
     if !archive.exists() {
+        assert!(!testkit::is_ci(), "{} is missing", archive.display());
         println!(
             "skipped: {} is made by cargo xtask images",
             archive.display()
@@ -360,7 +384,7 @@ Docker.url = '{}'
 Docker.options = {{ read_timeout: 300 }}
 puts Docker.version['ApiVersion']
 Docker::Image.create('fromImage' => 'postgres:9.3')
-c = Docker::Container.create('Image' => 'postgres:9.3', 'HostConfig' => {{ 'NetworkMode' => 'none' }})
+c = Docker::Container.create('Image' => 'postgres:9.3')
 c.start
 names = ''
 300.times do
@@ -369,6 +393,7 @@ names = ''
   sleep 0.2
 end
 puts names
+puts 'titles ' + c.top.first.keys.join(' ')
 c.delete(force: true)
 "#,
         format_args!("tcp://127.0.0.1:{port}")
@@ -376,6 +401,10 @@ c.delete(force: true)
     let printed = run("/usr/bin/ruby", &["-e", &script], &[]);
     assert!(
         printed.contains("checkpointer") && printed.contains("writer"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("titles UID PID PPID C STIME TTY TIME CMD"),
         "{printed}"
     );
 }

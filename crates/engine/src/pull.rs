@@ -88,10 +88,14 @@ impl Engine {
         self.warn_of_platform(request, client).await
     }
 
-    /// Journals the pull as dockerd does: under the name that was asked for.
+    /// Journals the pull as dockerd does: under the name that was asked for, with the image's labels.
     fn note_pull(&self, reference: &Reference) -> Result<(), Error> {
-        let name = ("name".to_owned(), reference.familiar_name());
-        let event = events::event("image", "pull", &reference.familiar(), [name].into());
+        // All tags of a repository are no image.
+        let image = self.images().resolve(&reference.familiar()).ok();
+        let labels = image.and_then(|image| image.config.config.as_ref()?.labels.clone());
+        let mut attributes = labels.unwrap_or_default();
+        attributes.insert("name".to_owned(), reference.familiar_name());
+        let event = events::event("image", "pull", &reference.familiar(), attributes);
         self.inner().journal.append(vec![event])
     }
 
