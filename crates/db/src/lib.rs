@@ -24,7 +24,8 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 pub use rusqlite;
 
-/// How long a statement waits for another process's lock: only `cooper system fsck` can hold one.
+/// How long a statement waits for another process's lock: the daemon holds the data root alone, so only somebody who
+/// opens the file beside it (sqlite3, a backup) can hold one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections kept open for readers; more readers at once open a connection for the moment.
@@ -237,7 +238,8 @@ impl Db {
         Ok(writer.execute_batch("PRAGMA shrink_memory")?)
     }
 
-    /// Moves the write-ahead log into the database when it has grown; the daemon calls it every second.
+    /// Moves the write-ahead log into the database when it has grown; the daemon calls it within a second
+    /// of a commit.
     /// Neither readers nor writers wait for it, unless the log has outgrown all bounds. A failure loses
     /// nothing: the log goes on and the next call tries again.
     ///

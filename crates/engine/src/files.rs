@@ -1,7 +1,7 @@
 //! The files and directories of a container: made by create, completed by each launch, destroyed by remove.
 //!
 //! ```text
-//! <data root>/containers/<id>/   container.json   the definition, for rebuilding the database
+//! <data root>/containers/<id>/   container.json   the definition, for who looks and for a lost database
 //!                                upper/ work/     the overlay's writable half
 //!                                hostname hosts resolv.conf   bound into the container
 //!                                <id>-json.log    the shim's

@@ -131,7 +131,7 @@ pub struct Snapshot {
     pub status: Status,
     /// What is known of its runs.
     pub facts: Facts,
-    /// Runs that ended (or failed to start) since this daemon knows it; waits for the next exit count it.
+    /// Runs that ended since this daemon knows it; waits for the next exit count it.
     pub exits: u64,
     /// Whether it is gone: its row is deleted and nothing of it is left.
     pub removed: bool,

@@ -6,8 +6,8 @@
 //! [`Host`]. What must exist besides (image, volumes, networks) is the caller's business.
 //!
 //! A definition is stored twice: in the container's row, and as `containers/<id>/container.json`, from
-//! which the database can be rebuilt. It never changes while the container runs, except by `update` and
-//! `rename`.
+//! which a person, or a later version, can tell what it was when the database is lost. It never changes while the
+//! container runs; its name does, by `rename`.
 
 mod fill_in;
 pub(crate) mod log_options;
@@ -151,6 +151,7 @@ pub fn define(
     origin: Origin<'_>,
     host: &Host<'_>,
 ) -> Result<(Definition, Vec<String>), Error> {
+    request.name_default_network();
     let CreateRequest {
         mut config,
         mut host_config,

@@ -1,7 +1,7 @@
 //! Volumes of the driver `local`: made, shown, filled from images, counted, removed.
 //!
 //! ```text
-//! <data root>/volumes/<name>/   volume.json   the definition, for rebuilding the database
+//! <data root>/volumes/<name>/   volume.json   the definition, for who looks and for a lost database
 //!                               _data         what containers see
 //!                               _copy _full   an image's content on its way into _data (`fill`)
 //! ```
