@@ -28,9 +28,8 @@ pub(super) fn check(
     check_memory(host_config, warnings, machine.controllers)?;
     check_pids(host_config, warnings, machine.controllers);
     check_cpu(host_config, warnings, machine)?;
-    if !machine.controllers.cpuset
-        && !(host_config.cpuset_cpus.is_empty() && host_config.cpuset_mems.is_empty())
-    {
+    let names_cpus = !host_config.cpuset_cpus.is_empty() || !host_config.cpuset_mems.is_empty();
+    if names_cpus && !machine.controllers.cpuset {
         warnings.push(lacking("cpuset", "Cpuset discarded."));
         host_config.cpuset_cpus.clear();
         host_config.cpuset_mems.clear();

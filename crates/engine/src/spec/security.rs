@@ -271,7 +271,7 @@ fn architectures(
 ) -> Result<Vec<oci::Arch>, BadProfile> {
     match (given, map) {
         (Some(list), Some(map)) if !list.is_empty() && !map.is_empty() => {
-            return Err(BadProfile::Both("architectures", "archMap"));
+            Err(BadProfile::Both("architectures", "archMap"))
         }
         (list, map) => {
             let native = if cfg!(target_arch = "aarch64") {
