@@ -11,7 +11,7 @@ use crate::open::Inner;
 /// How often is looked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Less processor time between two looks than this is nothing to do. The looks and syncs themselves take a tenth of it.
+/// Less processor time between two looks than this is nothing to do. The looks themselves take a thirtieth of it.
 const QUIET: Duration = Duration::from_millis(5);
 
 /// Looks in a row that found nothing to do before memory is given back: work that comes in waves finds it where it was.

@@ -28,8 +28,9 @@ const THROUGHPUT_WINDOWS: usize = 5;
 /// A shim that has had nothing to do for this long has given back what it does not need.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// An engine that has had nothing to do for this long has given back what its work took.
-const RESTED: Duration = Duration::from_secs(5);
+/// An engine that has had nothing to do for this long has given back what its work took: it looks each second, and takes
+/// three looks that found nothing for a rest.
+const RESTED: Duration = Duration::from_secs(8);
 
 /// Bytes that a container writes for the stream rows.
 const STREAM_MB: u32 = 300;
