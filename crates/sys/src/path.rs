@@ -222,10 +222,52 @@ pub fn read_bounded(root: BorrowedFd<'_>, path: &Path, limit: u64) -> io::Result
         }
         Err(io::Error::from_raw_os_error(libc::EINVAL))
     };
-    is_file(open_in_root(root, path, OFlags::PATH)?.as_fd())?;
-    // Not blocking and no terminal taken even if it turns out to be a fifo or tty; then it is refused.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let found = open_in_root(root, path, flags)?;
+    // What was looked at is what is opened: the path may lead to a device a moment later.
+    let found = open_in_root(root, path, OFlags::PATH)?;
     is_file(found.as_fd())?;
-    file::read_limited(found.into(), limit)
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    file::read_limited(reopen(found.as_fd(), flags)?.into(), limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+
+    /// A root may put a device in the place of a file at any moment; opening one can do things (a watchdog, a tape).
+    #[test]
+    fn reading_opens_nothing_but_the_file_that_it_looked_at() {
+        const TRIES: u32 = 20_000;
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("passwd"), b"root").unwrap();
+        let mode = Mode::from_raw_mode(0o600);
+        fs::mknodat(fs::CWD, at("device"), fs::FileType::Fifo, mode, 0).unwrap();
+        let opened = inotify::init(CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&opened, at("device"), WatchFlags::OPEN).unwrap();
+        let root = file::open_directory(directory.path()).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let order = std::sync::atomic::Ordering::Relaxed;
+        let read = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (a, b) = (at("passwd"), at("device"));
+                while !done.load(order) {
+                    let flags = fs::RenameFlags::EXCHANGE;
+                    fs::renameat_with(fs::CWD, &a, fs::CWD, &b, flags).unwrap();
+                }
+            });
+            let path = Path::new("passwd");
+            let read = (0..TRIES).filter(|_| read_bounded(root.as_fd(), path, 10).is_ok());
+            let read = read.count();
+            done.store(true, order);
+            read
+        });
+        assert!(read > 0, "the file was there now and then");
+        let events = rustix::io::read(&opened, &mut [0_u8; 4096]);
+        assert_eq!(
+            events,
+            Err(rustix::io::Errno::AGAIN),
+            "the device was opened"
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! Pseudo terminals made in a container's own devpts.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::OFlags;
 use rustix::pty;
@@ -36,13 +36,8 @@ pub fn open_in_root(root: BorrowedFd<'_>) -> io::Result<(OwnedFd, OwnedFd)> {
     if !genuine {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
-    let flags = OFlags::RDWR | OFlags::NOCTTY;
-    let master = path::open_in_root(root, "dev/pts/ptmx".as_ref(), flags)?;
-    let genuine =
-        file::stat(&master)?.kind == PTMX && file::filesystem(&master)?.0 == Filesystem::Devpts;
-    if !genuine {
-        return Err(io::Error::from_raw_os_error(libc::ENODEV));
-    }
+    // What was looked at is what is opened: the name may be another device's by now.
+    let master = path::reopen(look.as_fd(), OFlags::RDWR | OFlags::NOCTTY)?;
     pty::unlockpt(&master)?;
     let slave = pty::ioctl_tiocgptpeer(
         &master,
