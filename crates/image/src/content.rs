@@ -207,6 +207,15 @@ impl Content {
             Some(name) if !active.contains(&name) => name,
             _ => format!("{}", NEXT.fetch_add(1, Ordering::Relaxed)),
         };
+        active.insert(name.clone());
+        drop(active);
+        // From here on the name is ours, and nobody waits while what is there is hashed.
+        let mut ingest = Ingest {
+            content: Arc::clone(self),
+            name,
+            keep: true,
+        };
+        let name = &ingest.name;
         let wrap = |source| self.error("begin a blob in", source);
         let directory = self.ingest.as_fd();
         let algorithm = expected.map_or(Algorithm::Sha256, Digest::algorithm);
@@ -214,22 +223,17 @@ impl Content {
         let (made, offset) = match file::create_file_at(directory, name.as_bytes(), 0o600) {
             Ok(made) => (made, 0),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let offset = self.hash_partial(&name, &mut hasher)?;
+                let offset = self.hash_partial(name, &mut hasher)?;
                 let mut made = file::open_for_write_at(directory, name.as_bytes()).map_err(wrap)?;
                 made.seek(SeekFrom::Start(offset)).map_err(wrap)?;
                 (made, offset)
             }
             Err(error) => return Err(wrap(error)),
         };
-        active.insert(name.clone());
-        drop(active);
+        ingest.keep = expected.is_some();
         Ok(BlobWriter {
             content: Arc::clone(self),
-            ingest: Ingest {
-                content: Arc::clone(self),
-                name,
-                keep: expected.is_some(),
-            },
+            ingest,
             file: made,
             hasher,
             offset,

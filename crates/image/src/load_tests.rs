@@ -66,6 +66,43 @@ fn loading_twice_changes_nothing() {
     assert_eq!(test.store.list().unwrap().len(), 1);
 }
 
+#[test]
+fn nobody_waits_for_another_ones_half_a_blob_to_be_hashed() {
+    let test = TestStore::new();
+    let digest = Digest::of(b"large");
+    let part = test
+        .root
+        .join("content/ingest")
+        .join(format!("sha256-{}.part", digest.hex()));
+    // A hole: read and hashed as long as data, and takes no room.
+    std::fs::File::create(&part)
+        .unwrap()
+        .set_len(1 << 30)
+        .unwrap();
+    let is_open = || {
+        std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .any(|fd| std::fs::read_link(fd.unwrap().path()).is_ok_and(|path| path == part))
+    };
+    let (ended, order) = std::sync::mpsc::sync_channel(2);
+    std::thread::scope(|scope| {
+        let first = ended.clone();
+        scope.spawn(|| {
+            let first = first;
+            let writer = test.store.blob_writer(Some(&digest)).unwrap();
+            first.send("the one that resumes").unwrap();
+            drop(writer);
+        });
+        while !is_open() {
+            std::thread::yield_now();
+        }
+        drop(test.store.blob_writer(None).unwrap());
+        ended.send("the other one").unwrap();
+    });
+    let order: Vec<_> = order.try_iter().collect();
+    assert_eq!(order, ["the other one", "the one that resumes"]);
+}
+
 /// An error with this text, and a store as empty as before.
 fn refused(archive: &[u8], text: &str) {
     if !is_root() {
