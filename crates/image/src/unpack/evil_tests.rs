@@ -8,6 +8,8 @@ use std::path::Path;
 use tar::{EntryType, Header};
 
 use super::tests::Stack;
+use super::{NEVER, Source, first_pass};
+use crate::digest::Digest;
 use crate::testing::{TarMaker, gzip, is_root};
 
 /// What a file outside looks like: path, mode, owner, time, links, content.
@@ -44,6 +46,40 @@ fn look(path: &Path, found: &mut Vec<Seen>) {
         names.sort();
         names.iter().for_each(|name| look(name, found));
     }
+}
+
+/// Files and directories in turn at one name, each replacing the other, beside `links` that wait for a lower layer.
+fn time_of_replacements(links: u32) -> std::time::Duration {
+    let mut tar = TarMaker::new();
+    for number in 0..links {
+        tar = tar.hard_link(&format!("d/{number}"), "below/x");
+    }
+    for _ in 0..4_000 {
+        tar = tar.file("f", b"").directory("f", 0o755);
+    }
+    let layer = tar.done();
+    // In memory: a disk takes much longer for a file than what is measured here.
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let source = Source {
+        input: Box::new(&layer[..]),
+        diff_id: &Digest::of(&layer),
+        verified: true,
+        stop: &NEVER,
+    };
+    let root = sys::file::open_directory(directory.path()).unwrap();
+    let begin = std::time::Instant::now();
+    first_pass(root, source).unwrap();
+    begin.elapsed()
+}
+
+#[test]
+fn what_replaces_something_does_not_look_at_everything_else() {
+    if !is_root() {
+        return;
+    }
+    let alone = time_of_replacements(0);
+    let beside = time_of_replacements(10_000);
+    assert!(beside < 3 * alone, "{alone:?} and {beside:?}");
 }
 
 /// Unpacks layers made for the absolute path of a directory outside; answers the last result.

@@ -101,6 +101,8 @@ impl Attributes {
 /// A hard link whose target the layer itself does not have.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// How many came before it: links are made in the archive's order.
+    pub(crate) order: usize,
     pub(crate) path: Vec<u8>,
     pub(crate) target: Vec<u8>,
 }
@@ -111,7 +113,8 @@ pub(crate) struct Extracted {
     pub(crate) root: OwnedFd,
     /// By path; `None`: no entry named it, it was only on the way to another.
     pub(crate) directories: BTreeMap<Vec<u8>, Option<Attributes>>,
-    pub(crate) links: Vec<Link>,
+    /// By path, so that what is below a directory is found at once.
+    pub(crate) links: BTreeMap<Vec<u8>, Link>,
     pub(crate) whiteouts: Vec<Vec<u8>>,
     /// The root itself hides everything below.
     pub(crate) root_opaque: bool,
@@ -130,13 +133,14 @@ pub(crate) fn extract<R: BufRead>(
     let umask = file::umask().map_err(|source| at(b"/proc/self/status", source))?;
     let mut extractor = Extractor {
         umask,
+        links_seen: 0,
         room: Guard::default(),
         open: Vec::new(),
         kept_bytes: 0,
         layer: Extracted {
             root,
             directories: BTreeMap::new(),
-            links: Vec::new(),
+            links: BTreeMap::new(),
             whiteouts: Vec::new(),
             root_opaque: false,
             size_bytes: 0,
@@ -201,6 +205,8 @@ pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>, ExtractError> {
 
 struct Extractor {
     umask: u32,
+    /// Links that were put off so far.
+    links_seen: usize,
     room: Guard,
     /// The directories on the way to the last entry, outermost first.
     open: Vec<(Vec<u8>, OwnedFd)>,

@@ -32,7 +32,9 @@ pub(crate) fn finish(
         true => Err(ExtractError::Stopped),
         false => Ok(()),
     };
-    for link in std::mem::take(&mut layer.links) {
+    let mut links: Vec<Link> = std::mem::take(&mut layer.links).into_values().collect();
+    links.sort_by_key(|link| link.order);
+    for link in links {
         go_on()?;
         cross_link(&mut layer, lowers, &link)?;
     }

@@ -162,10 +162,13 @@ impl Extractor {
         }
         self.charge(entry.path.len() + entry.link.len())
             .map_err(wrap)?;
-        self.layer.links.push(Link {
+        let link = Link {
+            order: self.links_seen,
             path: parts.join(&b'/'),
             target: target.join(&b'/'),
-        });
+        };
+        self.links_seen += 1;
+        self.layer.links.insert(link.path.clone(), link);
         Ok(())
     }
 }

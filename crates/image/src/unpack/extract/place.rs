@@ -1,6 +1,8 @@
 //! Where an entry goes: the directories on its way, and what must make place for it.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use sys::file::{self, Kind};
@@ -162,13 +164,8 @@ impl Extractor {
                 // Everything below begins with the name and a slash; '0' comes after '/'.
                 let first = [&gone[..], b"/"].concat();
                 let end = [&gone[..], b"0"].concat();
-                let below = self.layer.directories.range(first.clone()..end);
-                let below: Vec<_> = below.map(|(path, _)| path.clone()).collect();
-                for path in &below {
-                    self.layer.directories.remove(path);
-                }
-                let inside = |path: &[u8]| path.starts_with(&first);
-                self.layer.links.retain(|link| !inside(&link.path));
+                remove_range(&mut self.layer.directories, first.clone()..end.clone());
+                remove_range(&mut self.layer.links, first..end);
                 Ok(())
             }
             _ => {
@@ -205,6 +202,14 @@ impl Extractor {
                 .last()
                 .map_or(self.layer.root.as_fd(), |(_, fd)| fd.as_fd()),
         }
+    }
+}
+
+/// Takes as long as there is something to remove, however much else there is.
+fn remove_range<T>(map: &mut BTreeMap<Vec<u8>, T>, range: Range<Vec<u8>>) {
+    let gone: Vec<_> = map.range(range).map(|(path, _)| path.clone()).collect();
+    for path in &gone {
+        map.remove(path);
     }
 }
 
