@@ -4,7 +4,8 @@
 //! search list and `ndots` (resolv.conf(5)), A and AAAA at once, TCP when an answer is truncated. Answers
 //! are accepted only from the server asked, with the id and question that were sent.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,7 +28,7 @@ const SERVERS_MAX: usize = 3;
 const UDP_BYTES: usize = 4096;
 
 /// /etc/hosts and /etc/resolv.conf beyond this size are not read on.
-const FILE_BYTES_MAX: usize = 1 << 20;
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Why a name has no address.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +93,7 @@ impl Resolver {
         if let Ok(address) = name.parse() {
             return Ok(vec![address]);
         }
-        let known = from_hosts(&read(&self.hosts), name);
+        let known = from_hosts(&read(&self.hosts).await, name);
         if !known.is_empty() {
             return Ok(known);
         }
@@ -100,7 +101,7 @@ impl Resolver {
             // RFC 6761 section 6.3.
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
-        let servers = parse_resolv_conf(&read(&self.resolv_conf));
+        let servers = parse_resolv_conf(&read(&self.resolv_conf).await);
         let mut denied = None;
         for candidate in candidates(name, &servers) {
             match self.ask_all(&candidate, &servers).await {
@@ -154,9 +155,18 @@ impl Resolver {
 }
 
 /// A missing or unreadable file says nothing.
-fn read(path: &Path) -> String {
-    let bytes = std::fs::read(path).unwrap_or_default();
-    String::from_utf8_lossy(&bytes[..bytes.len().min(FILE_BYTES_MAX)]).into_owned()
+async fn read(path: &Path) -> String {
+    let path = path.to_owned();
+    let read = move || {
+        let mut bytes = Vec::new();
+        let read =
+            File::open(&path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
+        if let Err(error) = read {
+            tracing::debug!(path = %path.display(), %error, "nothing is known of names from there");
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
 fn from_hosts(text: &str, name: &str) -> Vec<IpAddr> {
@@ -392,6 +402,17 @@ mod tests {
 
     fn expected() -> Vec<IpAddr> {
         vec!["192.0.2.7".parse().unwrap()]
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_of_a_file_than_any_real_one_has() {
+        let resolver = serve(address).await;
+        std::fs::write(&resolver.hosts, "203.0.113.9 near.test\n").unwrap();
+        // A hole larger than any memory.
+        let hosts = File::options().write(true).open(&resolver.hosts).unwrap();
+        hosts.set_len(1 << 42).unwrap();
+        let known: Vec<IpAddr> = vec!["203.0.113.9".parse().unwrap()];
+        assert_eq!(resolver.lookup("near.test").await.unwrap(), known);
     }
 
     #[tokio::test]

@@ -39,8 +39,8 @@ pub struct Document {
 pub struct Blob {
     /// Where in the blob the body begins: what was asked for, or 0 when the registry knows no ranges.
     pub offset: u64,
-    /// The bytes, to be read with [`transport::chunk`].
-    pub body: Incoming,
+    /// The bytes.
+    pub body: transport::Body,
 }
 
 /// A repository on an endpoint.
@@ -167,7 +167,7 @@ impl Remote {
         };
         Ok(Blob {
             offset,
-            body: answer.into_body(),
+            body: answer.into_body().into(),
         })
     }
 

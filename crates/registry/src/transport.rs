@@ -3,6 +3,8 @@
 //! Secrets travel in `Authorization` only, to the host they are meant for: a redirect to another host drops
 //! it, and one from TLS to plain text is refused (attack class 11).
 
+mod body;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -11,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
@@ -21,6 +23,8 @@ use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+pub use self::body::{Body, DOCUMENT_BYTES_MAX, document};
+use self::body::{DOCUMENT_TIMEOUT, STALL_TIMEOUT};
 use crate::dns::{self, Resolver};
 use crate::endpoint::Endpoint;
 
@@ -30,17 +34,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A registry that does not begin its answer within this time hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A body that brings no byte for this long has stalled.
-pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Idle connections are kept this long for the next blob.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// As Go's HTTP client.
 const REDIRECTS_MAX: usize = 10;
-
-/// Documents (manifests, tokens, error bodies) larger than this are refused: moby's limit for a manifest.
-pub const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 
 /// What went wrong in an exchange.
 #[derive(Debug, thiserror::Error)]
@@ -90,9 +88,12 @@ pub enum Error {
     /// The body ended too early.
     #[error("the registry sent less than it announced")]
     Short,
-    /// The body stopped coming.
-    #[error("the registry sent nothing for {} s in the middle of an answer", STALL_TIMEOUT.as_secs())]
+    /// The body stopped coming, or all but stopped.
+    #[error("the registry sent next to nothing for {} s in the middle of an answer", STALL_TIMEOUT.as_secs())]
     Stalled,
+    /// A document takes longer than any real one.
+    #[error("the registry's answer is not complete after {} s", DOCUMENT_TIMEOUT.as_secs())]
+    Slow,
     /// A document is larger than any real one.
     #[error("the registry's answer is larger than {DOCUMENT_BYTES_MAX} bytes")]
     TooLarge,
@@ -147,7 +148,7 @@ impl Error {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Exchange { not_tls, .. } => !not_tls,
-            Self::Hung { .. } | Self::Body(_) | Self::Short | Self::Stalled => true,
+            Self::Hung { .. } | Self::Body(_) | Self::Short | Self::Stalled | Self::Slow => true,
             Self::Redirect { .. } | Self::Url { .. } | Self::TooLarge | Self::Tls(_) => false,
         }
     }
@@ -277,40 +278,6 @@ impl Transport {
             }),
         }
     }
-}
-
-/// The next piece of a body; `None` at its end.
-///
-/// # Errors
-/// [`Error::Stalled`] and [`Error::Body`].
-pub async fn chunk(body: &mut Incoming) -> Result<Option<Bytes>, Error> {
-    loop {
-        match tokio::time::timeout(STALL_TIMEOUT, body.frame()).await {
-            Err(_) => return Err(Error::Stalled),
-            Ok(None) => return Ok(None),
-            Ok(Some(Err(error))) => return Err(Error::Body(error)),
-            Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
-}
-
-/// A whole document.
-///
-/// # Errors
-/// As [`chunk`], and [`Error::TooLarge`].
-pub async fn document(mut body: Incoming) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = chunk(&mut body).await? {
-        if bytes.len() + piece.len() > DOCUMENT_BYTES_MAX {
-            return Err(Error::TooLarge);
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
 }
 
 /// Whether `url` is on the endpoint's own host, spoken to in its own way.

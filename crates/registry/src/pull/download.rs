@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
 use image::manifest::Descriptor;
 use image::{BlobWriter, Lease, Store};
 use tokio::sync::Semaphore;
@@ -165,7 +164,7 @@ impl Downloads {
 
 /// Passes the body on to the writer and answers how much of the blob there is now. The outer error ends the pull.
 async fn forward(
-    mut body: Incoming,
+    mut body: transport::Body,
     offset: u64,
     size: u64,
     pieces: &Sender<Bytes>,
@@ -174,7 +173,7 @@ async fn forward(
     let mut pace = Pace::default();
     let mut total = offset;
     loop {
-        match transport::chunk(&mut body).await {
+        match body.chunk().await {
             Ok(None) => return Ok(Ok(total)),
             Err(error) => return Ok(Err(error)),
             Ok(Some(piece)) => {
