@@ -80,12 +80,13 @@ pub(crate) fn namespaces_and_shared_memory_come_from_the_process_not_from_its_nu
         return;
     }
     let (theirs, ours) = (Place::new("donor"), Place::new("joining"));
-    let script = "echo shared > /dev/shm/note; readlink /proc/self/ns/net /proc/self/ns/ipc /proc/self/ns/pid";
-    let (donor, said) = donor(&theirs, script, true);
-    let script = "readlink /proc/self/ns/net /proc/self/ns/ipc /proc/self/ns/pid; cat /dev/shm/note; \
-        echo back > /dev/shm/answer";
+    let namespaces = "for kind in net ipc pid; do readlink /proc/self/ns/$kind; done";
+    let script = format!("echo shared > /dev/shm/note; {namespaces}");
+    let (donor, said) = donor(&theirs, &script, true);
+    assert_eq!(said.matches(":[").count(), 3, "{said}");
+    let script = format!("{namespaces}; cat /dev/shm/note; echo back > /dev/shm/answer");
     let (io, output) = pipes();
-    let spec = joining(&["sh", "-c", script], host());
+    let spec = joining(&["sh", "-c", &script], host());
     let mut init = create_beside(&ours, &spec, io, &[mistaken(&donor)]).unwrap();
     init.start().unwrap();
     let (code, joined) = end(&init, output);
