@@ -32,7 +32,10 @@ impl Context<'_> {
             Step::OomScore(score) => self.oom_score(*score)?,
             Step::Limit(limit) => {
                 process::set_limit(limit.resource, limit.soft, limit.hard)
-                    .doing(|| format!("error setting rlimit type {}", limit.resource))?;
+                    .doing(|| {
+                        let resource = limit.resource;
+                        format!("error setting rlimits for ready process: error setting rlimit type {resource}")
+                    })?;
             }
             Step::CloseFiles { preserve, gate } => self.close_files(*preserve, *gate)?,
             Step::Umask(mask) => process::set_umask(*mask),
