@@ -258,6 +258,9 @@ fn run_behaves_as_on_dockerd() {
 
 /// Options of `run` that need no network, and what shows them in the container.
 const OPTIONS: &[(&str, &str)] = &[
+    ("--user 0", "ls -l /.dockerenv | cut -c1-10,40-"),
+    ("-w / -e PATH=bin:/bin", "echo reached"),
+    ("-w /bin -e PATH=bin:/bin", "echo reached"),
     ("--cap-drop ALL", CAPABILITIES),
     ("--cap-add NET_ADMIN --cap-drop CHOWN", CAPABILITIES),
     ("--privileged", CAPABILITIES),

@@ -123,6 +123,9 @@ fn make(
     if definition::has_health_check(&definition.config) {
         warnings.push("Health checks are accepted and kept, but not run yet.".to_owned());
     }
+    if definition::has_links(&definition.host_config) {
+        warnings.push("Links are accepted and kept, but not made yet.".to_owned());
+    }
     let wanted = volumes::settle(engine, &mut definition)?;
     claim_row(engine, name, &definition)?;
     sys::fault!("engine.create.claimed");

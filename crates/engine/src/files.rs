@@ -30,6 +30,10 @@ const DIRECTORY_MODE: u32 = 0o710;
 /// The root directory of a container, as every image's `/`.
 const ROOT_MODE: u32 = 0o755;
 
+/// An empty file at the root of every container of Docker's, by which programs tell that they are in one.
+const DOCKER_ENV: &[u8] = b".dockerenv";
+const DOCKER_ENV_MODE: u32 = 0o755;
+
 /// Files that the container reads.
 const READABLE_MODE: u32 = 0o644;
 
@@ -46,6 +50,8 @@ pub(crate) fn make(engine: &Inner, definition: &Definition, name: &str) -> Resul
     let directory = file::open_directory_at(parent.as_fd(), id).map_err(failed)?;
     sys::fault!("engine.create.directory");
     file::make_directory_at(directory.as_fd(), b"upper", ROOT_MODE).map_err(failed)?;
+    let root = file::open_directory_at(directory.as_fd(), b"upper").map_err(failed)?;
+    file::create_file_at(root.as_fd(), DOCKER_ENV, DOCKER_ENV_MODE).map_err(failed)?;
     file::make_directory_at(directory.as_fd(), b"work", ROOT_MODE).map_err(failed)?;
     write_definition(engine, definition, name)
 }

@@ -30,10 +30,14 @@ pub fn hosts_file(
         text.push_str(&format!("{address}\t{name}\n"));
     }
     if let Some(address) = address {
-        if domainname.is_empty() {
-            text.push_str(&format!("{address}\t{hostname}\n"));
-        } else {
-            text.push_str(&format!("{address}\t{hostname}.{domainname} {hostname}\n"));
+        let full = match domainname {
+            "" => hostname.to_owned(),
+            domain => format!("{hostname}.{domain}"),
+        };
+        // The domain may also stand in the host's name.
+        match full.split_once('.') {
+            Some((short, _)) => text.push_str(&format!("{address}\t{full} {short}\n")),
+            None => text.push_str(&format!("{address}\t{full}\n")),
         }
     }
     text
@@ -185,6 +189,19 @@ mod tests {
             text.ends_with("10.0.0.5\tdb\n172.17.0.2\tweb.example.org web\n"),
             "{text}"
         );
+    }
+
+    /// Recorded from dockerd 28.5.2: `docker run --rm --hostname … [--domainname …] busybox tail -1 /etc/hosts`.
+    #[test]
+    fn a_hostname_with_a_domain_has_a_short_form() {
+        let address = Some("172.17.0.2".parse().unwrap());
+        for (hostname, domain, names) in [
+            ("a.b.c", "", "a.b.c a"),
+            ("h.example", "dd", "h.example.dd h"),
+        ] {
+            let text = hosts_file(hostname, domain, address, &[]);
+            assert_eq!(text.lines().last(), Some(&*format!("172.17.0.2\t{names}")));
+        }
     }
 
     fn check(host: &str, dns: &Dns, expected: &[&str]) {

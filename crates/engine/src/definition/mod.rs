@@ -14,7 +14,7 @@ pub(crate) mod log_options;
 mod merge;
 pub(crate) mod mounts;
 pub(crate) use merge::health;
-pub(crate) use rules::{has_health_check, port_range};
+pub(crate) use rules::{has_health_check, has_links, port_range};
 pub(crate) mod resources;
 mod rules;
 #[cfg(test)]

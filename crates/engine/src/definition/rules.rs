@@ -147,6 +147,14 @@ pub(super) fn check_config(config: &mut Config) -> Result<(), Error> {
     }
 }
 
+/// Whether other containers are to be known by names of the client's choice.
+pub(crate) fn has_links(host_config: &HostConfig) -> bool {
+    host_config
+        .links
+        .as_ref()
+        .is_some_and(|links| !links.is_empty())
+}
+
 /// Whether something is to be run regularly that says how the container is.
 pub(crate) fn has_health_check(config: &Config) -> bool {
     let test = config

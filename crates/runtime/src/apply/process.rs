@@ -218,7 +218,7 @@ impl Context<'_> {
             .unwrap_or_default();
         self.program = find(name, search).map_err(|(reason, errno)| Failure {
             message: format!("exec: {name:?}: {reason}"),
-            errno: Some(errno),
+            errno,
         })?;
         Ok(())
     }
@@ -327,38 +327,46 @@ fn own_streams(uid: u32) {
 const ENOENT: i32 = 2;
 const EACCES: i32 = 13;
 
-/// Looks a program up as Go's `exec.LookPath` does, whose texts Docker's users see.
-fn find(name: &str, search: &str) -> Result<PathBuf, (String, i32)> {
+/// Looks a program up as Go's `exec.LookPath` does, whose texts Docker's users see: what stands in the working directory
+/// by chance is not run.
+fn find(name: &str, search: &str) -> Result<PathBuf, (String, Option<i32>)> {
     if name.contains('/') {
         return executable(Path::new(name)).map(|()| PathBuf::from(name));
     }
-    if !name.is_empty() {
+    if !name.is_empty() && !search.is_empty() {
         for directory in search.split(':') {
-            let directory = if directory.is_empty() { "." } else { directory };
             let candidate = Path::new(directory).join(name);
-            if executable(&candidate).is_ok() {
-                return Ok(candidate);
+            match executable(&candidate) {
+                Ok(()) if candidate.is_absolute() => return Ok(candidate),
+                Ok(()) => {
+                    let reason = "cannot run executable found relative to current directory";
+                    return Err((reason.to_owned(), None));
+                }
+                Err(_) => {}
             }
         }
     }
-    Err(("executable file not found in $PATH".to_owned(), ENOENT))
+    Err((
+        "executable file not found in $PATH".to_owned(),
+        Some(ENOENT),
+    ))
 }
 
-fn executable(program: &Path) -> Result<(), (String, i32)> {
+fn executable(program: &Path) -> Result<(), (String, Option<i32>)> {
     let found = match std::fs::metadata(program) {
         Ok(found) => found,
         Err(error) => {
             let errno = error.raw_os_error().unwrap_or(ENOENT);
             let text = sys::error::text(errno);
-            return Err((format!("stat {}: {text}", program.display()), errno));
+            return Err((format!("stat {}: {text}", program.display()), Some(errno)));
         }
     };
     if found.is_dir() {
-        return Err(("is a directory: permission denied".to_owned(), EACCES));
+        return Err(("is a directory: permission denied".to_owned(), Some(EACCES)));
     }
     let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions());
     if mode & 0o111 == 0 || !file::may_execute(program) {
-        return Err(("permission denied".to_owned(), EACCES));
+        return Err(("permission denied".to_owned(), Some(EACCES)));
     }
     Ok(())
 }
@@ -370,13 +378,27 @@ mod tests {
     #[test]
     fn look_up_has_the_texts_of_go() {
         let error = find("nope", "/bin:/usr/bin").unwrap_err();
-        assert_eq!(error, ("executable file not found in $PATH".to_owned(), 2));
+        let nowhere = ("executable file not found in $PATH".to_owned(), Some(2));
+        assert_eq!(error, nowhere);
         let error = find("/nope", "").unwrap_err();
         assert_eq!(error.0, "stat /nope: no such file or directory");
         let error = find("/etc/passwd", "").unwrap_err();
-        assert_eq!(error, ("permission denied".to_owned(), 13));
+        assert_eq!(error, ("permission denied".to_owned(), Some(13)));
         let error = find("/tmp", "").unwrap_err();
         assert_eq!(error.0, "is a directory: permission denied");
-        assert_eq!(find("", "/bin").unwrap_err().1, 2);
+        assert_eq!(find("", "/bin").unwrap_err().1, Some(2));
+        assert_eq!(find("Cargo.toml", "").unwrap_err(), nowhere);
+    }
+
+    /// The words are those of dockerd 28.5.2 for `-w / -e PATH=bin:/bin` and `-w /bin -e PATH=.` with `ls`.
+    #[test]
+    fn a_program_below_the_working_directory_is_not_found_by_chance() {
+        let depth = std::env::current_dir().unwrap().components().count() - 1;
+        let relative = "../".repeat(depth) + "bin";
+        let reason = "cannot run executable found relative to current directory".to_owned();
+        let both = format!("{relative}:/bin");
+        assert_eq!(find("sh", &both).unwrap_err(), (reason, None));
+        let after = format!("nowhere:/bin:{relative}");
+        assert_eq!(find("sh", &after).unwrap(), Path::new("/bin/sh"));
     }
 }
