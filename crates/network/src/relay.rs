@@ -23,6 +23,8 @@ const CONNECTIONS_MAX: usize = 384;
 const SESSIONS_MAX: usize = 256;
 /// A UDP client that is silent for so long is forgotten (docker-proxy's figure).
 const SESSION_IDLE: Duration = Duration::from_secs(90);
+/// How long nothing is accepted when a descriptor or memory was missing: no event tells when there is one again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections accepted, or datagrams moved, in one go before others have their turn.
 const BURST: usize = 16;
 
@@ -33,6 +35,8 @@ pub struct Relay {
     listeners: Vec<Listener>,
     /// Listeners are out of the epoll set because there is no room for more connections.
     full: bool,
+    /// Until then, since an accept failed.
+    paused_until: Option<Instant>,
     connections: tcp::Connections,
     sockets: Vec<udp::Port>,
     sessions: udp::Sessions,
@@ -111,6 +115,7 @@ impl Relay {
             epoll,
             listeners,
             full: false,
+            paused_until: None,
             connections: tcp::Connections::default(),
             sockets,
             sessions: udp::Sessions::default(),
@@ -121,7 +126,15 @@ impl Relay {
     /// When [`Relay::turn`] wants to be called even though nothing is readable.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
-        self.sessions.next_expiry(Instant::now())
+        let now = Instant::now();
+        let pause = self
+            .paused_until
+            .map(|at| at.saturating_duration_since(now));
+        self.sessions
+            .next_expiry(now)
+            .into_iter()
+            .chain(pause)
+            .min()
     }
 
     /// Does what can be done without waiting, a bounded amount at a time. Never blocks, and never
@@ -170,15 +183,19 @@ impl Relay {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The client left again.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                // Out of descriptors or memory: the next connection that ends makes room.
-                Err(_) if self.connections.len() > 0 => return self.listen(false),
-                Err(_) => return,
+                // Out of descriptors or memory, and epoll would say so without end.
+                Err(_) => {
+                    self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
+                    return self.listen(false);
+                }
             }
         }
     }
 
     fn make_room(&mut self) {
-        if self.full && self.connections.len() < CONNECTIONS_MAX - BURST {
+        let paused = self.paused_until.is_some_and(|at| Instant::now() < at);
+        if self.full && !paused && self.connections.len() < CONNECTIONS_MAX - BURST {
+            self.paused_until = None;
             self.listen(true);
         }
     }

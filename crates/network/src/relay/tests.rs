@@ -237,3 +237,57 @@ fn the_oldest_datagram_client_gives_way() {
     }
     relay.wait_for_clients(|count| count == SESSIONS_MAX);
 }
+
+/// The descriptors are used up by others: the listener stays readable, and nobody is to look at it without end.
+#[test]
+fn without_descriptors_the_relay_rests_and_then_accepts() {
+    const LIMIT_OF_FILES: u32 = 7; // RLIMIT_NOFILE
+    if std::env::var_os("RELAY_TEST_ALONE").is_none() {
+        // The limit is the whole process's.
+        let itself = sys::command::Command::new(std::env::current_exe().unwrap())
+            .arg("relay::tests::without_descriptors_the_relay_rests_and_then_accepts")
+            .arg("--exact")
+            .env("RELAY_TEST_ALONE", "1");
+        let output = itself.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let socket = reserve(any, Transport::Stream, Stack::Dual).unwrap();
+    let local = local(&socket);
+    let target = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+    let mut relay = Relay::new(vec![Forward {
+        protocol: Protocol::Tcp,
+        socket,
+        local,
+        target,
+    }])
+    .unwrap();
+    let ready = |relay: &Relay| {
+        let ready = sys::process::wait_readable(&[relay.as_fd()], Some(Duration::ZERO));
+        ready.unwrap() == [true]
+    };
+    relay.turn();
+    let mut client = TcpStream::connect((Ipv6Addr::LOCALHOST, local.port())).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(ready(&relay));
+    let used = std::fs::File::open("/dev/null").unwrap();
+    let free = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&used)).unwrap();
+    sys::process::set_limit(LIMIT_OF_FILES, free, 1024).unwrap();
+    relay.turn();
+    let pause = relay.timeout();
+    let rests = !ready(&relay);
+    relay.turn();
+    let rests = rests && !ready(&relay);
+    sys::process::set_limit(LIMIT_OF_FILES, 1024, 1024).unwrap();
+    assert!(rests);
+    assert!(
+        pause.is_some_and(|pause| pause <= ACCEPT_PAUSE),
+        "{pause:?}"
+    );
+    thread::sleep(pause.unwrap());
+    relay.turn();
+    relay.turn();
+    // Nobody serves there: an accepted client is told by the end.
+    assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+}
