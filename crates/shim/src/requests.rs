@@ -74,6 +74,8 @@ impl Supervisor {
         match receive(&connection.stream, buffer, fds) {
             ReadOutcome::Nothing => {}
             ReadOutcome::End => self.drop_connection(event.key),
+            // Who was told that nothing more comes is not served: it would not learn what was done.
+            ReadOutcome::Bytes(_) if connection.ending != Ending::No => fds.clear(),
             ReadOutcome::Bytes(count) => {
                 decoder.push(&self.scratch[..count]);
                 fds.truncate(DESCRIPTORS_MAX);
