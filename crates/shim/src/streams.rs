@@ -6,10 +6,10 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use sys::clock::Stamp;
 use sys::epoll::Interest;
 
 use crate::connection::{Ending, Gone, Role};
-use crate::log::Stamp;
 use crate::process::{ReadOutcome, StdinEnd, Stream, read_some};
 use crate::protocol::{Notice, ProcessId, Streams};
 use crate::supervisor::{FRAME_BYTES, HEADER_BYTES, READ_BYTES, Supervisor};

@@ -1,8 +1,12 @@
-//! The wall clock, and the one that counts what this process computes.
+//! The wall clock, its time as text, and the clock that counts what this process computes.
+
+mod stamp;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
+
+pub use stamp::Stamp;
 
 /// Nanoseconds since the Unix epoch.
 #[must_use]

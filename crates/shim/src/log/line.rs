@@ -3,7 +3,9 @@
 //! A message is a line, or 16 KiB of a longer one, or what is left at the end. Only what ended in a newline
 //! gets one in the log, and all pieces of a line carry the time of the first.
 
-use super::{Stamp, escape};
+use sys::clock::Stamp;
+
+use super::escape;
 
 /// The longest message in bytes: dockerd's copier has a buffer of this size.
 pub(crate) const MESSAGE_BYTES: usize = 16 << 10;

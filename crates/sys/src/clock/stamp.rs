@@ -1,4 +1,4 @@
-//! The time of a log line, formatted once per read.
+//! A moment as text.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,14 +7,15 @@ const LENGTH_MAX: usize = 30;
 
 /// A moment as Go's `time.RFC3339Nano` prints it in UTC: trailing zeros of the fraction are left out.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stamp {
+pub struct Stamp {
     text: [u8; LENGTH_MAX],
     length: usize,
 }
 
 impl Stamp {
     /// This moment.
-    pub(crate) fn now() -> Self {
+    #[must_use]
+    pub fn now() -> Self {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -22,7 +23,8 @@ impl Stamp {
     }
 
     /// The moment `seconds` and `nanoseconds` after the epoch; years after 9999 are shown as 9999.
-    pub(crate) fn new(seconds: u64, nanoseconds: u32) -> Self {
+    #[must_use]
+    pub fn new(seconds: u64, nanoseconds: u32) -> Self {
         const DAY: u64 = 86_400;
         let (year, month, day) = date(seconds / DAY);
         let of_day = seconds % DAY;
@@ -49,8 +51,15 @@ impl Stamp {
     }
 
     /// The text.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
         &self.text[..self.length]
+    }
+}
+
+impl std::fmt::Display for Stamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.as_bytes()))
     }
 }
 
@@ -79,4 +88,25 @@ fn date(days: u64) -> (u64, u64, u64) {
     };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_go_s_rfc3339nano() {
+        let check = |seconds, nanoseconds, expected: &str| {
+            let stamp = Stamp::new(seconds, nanoseconds);
+            assert_eq!(String::from_utf8_lossy(stamp.as_bytes()), expected);
+        };
+        // date -u -d @N +%FT%TZ
+        check(0, 0, "1970-01-01T00:00:00Z");
+        check(1_795_350_896, 0, "2026-11-22T12:34:56Z");
+        check(951_782_399, 999_999_999, "2000-02-28T23:59:59.999999999Z");
+        check(951_868_799, 120_000_000, "2000-02-29T23:59:59.12Z");
+        check(1_709_164_800, 1, "2024-02-29T00:00:00.000000001Z");
+        check(4_107_542_400, 0, "2100-03-01T00:00:00Z");
+        check(1_795_350_774, 54_023_850, "2026-11-22T12:32:54.05402385Z");
+    }
 }
