@@ -123,6 +123,15 @@ pub fn rename_at(
     Ok(fs::renameat(from, old, to, new)?)
 }
 
+/// Lets `one` and `other`, both in `directory`, change their names at one stroke.
+///
+/// # Errors
+/// The errno of renameat2(2).
+pub fn exchange_at(directory: BorrowedFd<'_>, one: &[u8], other: &[u8]) -> io::Result<()> {
+    let flags = fs::RenameFlags::EXCHANGE;
+    Ok(fs::renameat_with(directory, one, directory, other, flags)?)
+}
+
 /// Creates a device or a named pipe; `mode` is subject to the umask.
 ///
 /// # Errors

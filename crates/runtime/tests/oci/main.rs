@@ -20,5 +20,6 @@ mod lifecycle;
 mod mounts;
 mod namespaces;
 mod process;
+mod races;
 mod security;
 mod terminal;

@@ -1,8 +1,11 @@
 //! What a container must not get at: seccomp, our own binary, keyrings, descriptors as directories.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::json;
+
+use crate::support::{Bundle, Ended, wait_until};
 
 #[test]
 fn seccomp_refuses_what_the_policy_denies() {
@@ -49,71 +52,91 @@ fn without_a_policy_there_is_no_seccomp() {
     });
 }
 
-/// CVE-2019-5736: the runtime's binary, seen from inside as a process's `exe`, must not be writable.
+/// CVE-2019-5736: the runtime's binary, seen from inside as a process's `exe`, must not be writable. While it runs it
+/// never is (ETXTBSY), so the container opens it, and writes when the runtime has ended.
+fn opens_the_runtime_and_writes_later(bundle: &mut Bundle, executed: &str) {
+    bundle.own_program();
+    let mut all = runtime::capabilities::DOCKER_DEFAULT.to_vec();
+    all.push("CAP_SYS_PTRACE");
+    for set in ["bounding", "effective", "permitted"] {
+        bundle.spec["process"]["capabilities"][set] = json!(all);
+    }
+    // Whatever enters is stopped where it stands, looked at, and let go.
+    let script = "while ! test -e /tmp/go; do kill -STOP -1; for p in /proc/[0-9]*; do t=$(readlink $p/exe); \
+                  case \"$t\" in /bin/busybox|'') ;; *) \
+                  (: < $p/exe) && exec 9< $p/exe && echo \"$t\" > /tmp/seen ;; esac; done; kill -CONT -1; done; \
+                  (: >> /proc/self/fd/9) && echo WRITABLE || echo refused";
+    bundle.args(&["/bin/sh", "-c", script]);
+    assert_eq!(bundle.create().code, 0);
+    bundle.start().text();
+    let program = bundle.program().to_owned();
+    let before = fs::read(&program).unwrap();
+    let seen = bundle.root("tmp/seen");
+    wait_until("the runtime to be seen from inside", || {
+        // What it ends with is of no interest: it was stopped in between.
+        drop(bundle.exec(&[executed]));
+        seen.exists()
+    });
+    fs::write(bundle.root("tmp/go"), "").unwrap();
+    bundle.await_status("stopped");
+    assert_eq!(
+        bundle.output(),
+        "refused\n",
+        "{:?}",
+        fs::read_to_string(seen)
+    );
+    assert!(fs::read(program).unwrap() == before);
+}
+
 #[test]
 fn the_runtimes_binary_cannot_be_written_from_inside() {
     each!(bundle, {
-        let mut all = runtime::capabilities::DOCKER_DEFAULT.to_vec();
-        all.push("CAP_SYS_PTRACE");
-        for set in ["bounding", "effective", "permitted"] {
-            bundle.spec["process"]["capabilities"][set] = json!(all);
-        }
-        // Whatever process appears: its exe is opened for writing, again and again, until the marker says stop.
-        let script = "while ! test -e /tmp/stop; do for p in /proc/[0-9]*; do \
-                      t=$(readlink $p/exe); case \"$t\" in /bin/busybox|'') ;; *) \
-                      echo \"$t\" >> /tmp/seen; (: >> $p/exe) 2>/dev/null && echo WRITABLE >> /tmp/seen ;; esac; \
-                      done; done; echo done";
-        bundle.args(&["/bin/sh", "-c", script]);
-        assert_eq!(bundle.create().code, 0);
-        bundle.start().text();
-        for _ in 0..20 {
-            bundle.exec(&["/bin/true"]).text();
-        }
-        fs::write(bundle.root("tmp/stop"), "").unwrap();
-        bundle.await_status("stopped");
-        let seen = fs::read_to_string(bundle.root("tmp/seen")).unwrap_or_default();
-        assert!(!seen.contains("WRITABLE"), "{seen}");
-        assert_eq!(bundle.output(), "done\n");
+        opens_the_runtime_and_writes_later(&mut bundle, "/bin/true")
     });
 }
 
-/// The container's program is the runtime's own binary: what runs then is not writable either.
+/// The program is the runtime's own binary: what runs then is not writable either.
 #[test]
 fn an_entry_point_of_proc_self_exe_gives_no_write_access() {
     each!(bundle, {
-        bundle.args(&["/proc/self/exe"]);
-        let program = bundle.command(&[]).get_program().to_owned();
-        let before = fs::read(&program).unwrap();
-        assert_ne!(bundle.run().code, 0);
-        assert_eq!(fs::read(&program).unwrap(), before);
+        opens_the_runtime_and_writes_later(&mut bundle, "/proc/self/exe")
     });
 }
 
-/// CVE-2024-21626: a descriptor of the runtime's as the working directory.
+/// CVE-2024-21626: a descriptor of the runtime's, or of who called it, as the working directory.
 #[test]
 fn no_descriptor_serves_as_a_working_directory() {
     each!(bundle, {
-        for number in 3..12 {
-            bundle.spec["process"]["cwd"] = json!(format!("/proc/self/fd/{number}"));
-            let ended = bundle.sh("pwd; ls /");
+        let canary = bundle.path("canary");
+        fs::write(&canary, "the host's").unwrap();
+        let up = format!("../../../../../../../..{}", canary.display());
+        let script = format!("pwd; cat {up}");
+        let numbers = 3..12;
+        let refused = |ended: Ended, number: i32| {
+            let out = format!("{}{}", ended.out, ended.err);
+            assert!(!out.contains("the host's"), "{number}: {ended:?}");
             assert!(
-                ended.code != 0 || !ended.out.contains("sys/fs"),
+                !ended.out.starts_with("(unreachable)"),
                 "{number}: {ended:?}"
             );
-            let escaped = ended
-                .out
-                .lines()
-                .next()
-                .is_some_and(|line| line.starts_with("(unreachable)"));
-            assert!(!escaped, "{number}: {ended:?}");
+        };
+        for number in numbers.clone() {
+            bundle.spec["process"]["cwd"] = json!(format!("/proc/self/fd/{number}"));
+            bundle.args(&["/bin/sh", "-c", &script]);
+            refused(bundle.run_with_the_hosts_root(), number);
         }
         bundle.spec["process"]["cwd"] = json!("/");
         bundle.sleeping();
-        for number in 3..12 {
+        for number in numbers {
             let directory = format!("/proc/self/fd/{number}");
-            let ended = bundle.call(&["exec", "--cwd", &directory, &bundle.id, "/bin/pwd"]);
+            let arguments = ["exec", "--cwd", &directory, &bundle.id, "/bin/cat", &up];
+            let ended = bundle.call_with_the_hosts_root(&arguments);
             assert_ne!(ended.code, 0, "{number}: {ended:?}");
+            refused(ended, number);
         }
+        // The canary would have been seen by this way up.
+        let way = Path::new("/proc/self/cwd").join(&up);
+        assert_eq!(fs::read_to_string(way).unwrap(), "the host's");
     });
 }
 

@@ -202,6 +202,45 @@ impl Bundle {
         self
     }
 
+    /// Runs a copy of the runtime from now on, which no other test executes at the same time.
+    pub(crate) fn own_program(&mut self) {
+        let copy = self.path(&self.runtime.name);
+        fs::copy(&self.runtime.program, &copy).unwrap();
+        self.runtime.program = copy;
+    }
+
+    pub(crate) fn program(&self) -> &Path {
+        &self.runtime.program
+    }
+
+    /// As [`Bundle::call`], by a caller that holds the host's root open as descriptor 7 and lets it go along.
+    pub(crate) fn call_with_the_hosts_root(&self, args: &[&str]) -> Ended {
+        let mut all = vec![
+            "-c",
+            "exec 7</; exec \"$0\" \"$@\"",
+            self.runtime.program.to_str().unwrap(),
+        ];
+        let root = self.path("state");
+        all.extend(["--root", root.to_str().unwrap()]);
+        all.extend(args);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the suite drives a runtime's command line"
+        )]
+        let mut shell = Command::new("/bin/sh");
+        let ended = shell
+            .args(all)
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .output();
+        ended.unwrap().into()
+    }
+
+    pub(crate) fn run_with_the_hosts_root(&self) -> Ended {
+        self.write_spec();
+        self.call_with_the_hosts_root(&["run", &self.id])
+    }
+
     /// The runtime's command line on this bundle's state directory.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         #[expect(
