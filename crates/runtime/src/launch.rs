@@ -346,6 +346,10 @@ fn between(
 ) -> Result<u32, Failure> {
     // Nobody in the namespaces about to be joined may look at or trace what follows.
     process::set_not_dumpable().map_err(|error| Failure::new("set not dumpable", &error))?;
+    // Nor find more of the caller's than what the plan needs: who may trace it may take its descriptors.
+    let needed: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).chain([channel]).collect();
+    process::close_all_but(&needed)
+        .map_err(|error| Failure::new("close the descriptors of the caller", &error))?;
     for Join { slot, kinds } in &plan.joins_before {
         let fd = files.get(*slot).ok_or_else(|| Failure {
             message: "the descriptor of a namespace is missing".to_owned(),

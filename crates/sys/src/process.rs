@@ -21,8 +21,8 @@ use crate::namespace::Set;
 
 pub use errand::errand;
 pub use files::{
-    CloseHow, borrow_number, close_range, duplicate_above, duplicate_to, memory_file, move_to,
-    pipe, wait_readable,
+    CloseHow, borrow_number, close_all_but, close_range, duplicate_above, duplicate_to,
+    memory_file, move_to, pipe, wait_readable,
 };
 pub use own::{
     change_directory, change_directory_to, current_directory, is_root, join_session_keyring,

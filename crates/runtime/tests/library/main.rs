@@ -48,6 +48,7 @@ const TESTS: &[(&str, fn())] = tests! {
         a_child_ends_with_the_code_of_its_closure
         a_killed_child_is_128_and_the_signal
         a_thread_that_has_ended_is_no_hindrance
+        a_child_keeps_the_descriptors_it_names
         a_child_begins_in_its_cgroup;
 };
 

@@ -38,6 +38,22 @@ pub(crate) fn a_thread_that_has_ended_is_no_hindrance() {
     }
 }
 
+pub(crate) fn a_child_keeps_the_descriptors_it_names() {
+    let files: Vec<_> = (0..6)
+        .map(|_| std::fs::File::open("/dev/null").unwrap())
+        .collect();
+    let child = clone(CloneRequest::default(), || {
+        let open = || files.iter().map(|file| sys::file::stat(file).is_ok());
+        let before = open().all(|one| one);
+        let keep = [files[3].as_fd(), files[1].as_fd()];
+        let closed = sys::process::close_all_but(&keep).is_ok();
+        let after: Vec<bool> = open().collect();
+        i32::from(!(before && closed && after == [false, true, false, true, false, false]))
+    })
+    .unwrap();
+    assert_eq!(wait(child.pidfd.as_fd()).unwrap(), Ended { code: 0 });
+}
+
 /// How the runtime starts a container's first process: on v2 it is born in the group, on v1 it enters at once.
 pub(crate) fn a_child_begins_in_its_cgroup() {
     if !ready() {

@@ -36,6 +36,26 @@ pub fn close_range(first: u32, last: u32, how: CloseHow) -> io::Result<()> {
     }
 }
 
+/// Closes every descriptor from 3 on but these.
+///
+/// As with [`close_range`] the values that own the others dangle: only a child that forgets them calls this.
+///
+/// # Errors
+/// The errno of `close_range(2)`.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let numbers = keep.iter().map(AsRawFd::as_raw_fd);
+    let mut numbers: Vec<u32> = numbers.filter_map(|one| one.try_into().ok()).collect();
+    numbers.sort_unstable();
+    let mut next = 3;
+    for number in numbers.into_iter().filter(|number| *number >= 3) {
+        if number > next {
+            close_range(next, number - 1, CloseHow::Now)?;
+        }
+        next = number + 1;
+    }
+    close_range(next, u32::MAX, CloseHow::Now)
+}
+
 fn close_on_exec_each(first: u32) -> io::Result<()> {
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let name = entry?.file_name();
