@@ -1,17 +1,19 @@
 //! Running one hook of a spec: the state on its standard input, bounded by its timeout.
 
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::AsFd;
+use std::process::Child;
 use std::time::Duration;
 
 use sys::command::Command;
 
 use crate::plan::Hook;
 
-/// Runs a hook to its end.
+/// Runs a hook to its end, or to the end of its time.
 pub(crate) fn run(hook: &Hook, state: &str) -> io::Result<()> {
-    let (read, write) = sys::process::pipe()?;
-    let mut command = Command::new(&hook.path).stdin(read);
+    // A file, not a pipe: nobody waits for a hook that does not read.
+    let state = sys::process::memory_file("state", state.as_bytes())?;
+    let mut command = Command::new(&hook.path).stdin(state);
     if let Some((name, rest)) = hook.arguments.split_first() {
         command = command.arg0(name);
         for argument in rest {
@@ -24,31 +26,25 @@ pub(crate) fn run(hook: &Hook, state: &str) -> io::Result<()> {
         }
     }
     let mut child = command.spawn()?;
-    feed(write, state)?;
-    if let Some(seconds) = hook.timeout_s {
-        let pidfd = sys::process::open_pidfd(child.id())?;
-        let ended =
-            sys::process::wait_readable(&[pidfd.as_fd()], Some(Duration::from_secs(seconds)))?;
-        if ended == [false] {
-            child.kill()?;
-            child.wait()?;
-            return Err(io::Error::other(format!("hook ran past {seconds}s")));
-        }
+    let in_time = hook
+        .timeout_s
+        .map_or(Ok(true), |seconds| ends_within(&child, seconds));
+    if !matches!(in_time, Ok(true)) {
+        child.kill()?;
     }
     let status = child.wait()?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(io::Error::other(status.to_string()))
+    match (in_time?, hook.timeout_s) {
+        (false, Some(seconds)) => Err(io::Error::other(format!("hook ran past {seconds}s"))),
+        _ if status.success() => Ok(()),
+        _ => Err(io::Error::other(status.to_string())),
     }
 }
 
-/// A hook need not read its input: that its pipe is closed is no failure.
-fn feed(pipe: OwnedFd, state: &str) -> io::Result<()> {
-    match std::fs::File::from(pipe).write_all(state.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
+fn ends_within(child: &Child, seconds: u64) -> io::Result<bool> {
+    let pidfd = sys::process::open_pidfd(child.id())?;
+    let limit = Duration::from_secs(seconds);
+    let ended = sys::process::wait_readable(&[pidfd.as_fd()], Some(limit))?;
+    Ok(ended == [true])
 }
 
 #[cfg(test)]
@@ -77,5 +73,15 @@ mod tests {
     fn a_failing_and_a_slow_hook_are_errors() {
         assert!(run(&shell("exit 3", None), "").is_err());
         assert!(run(&shell("exec sleep 100", Some(0)), "").is_err());
+    }
+
+    /// More than a pipe holds: annotations are the user's, and may be long.
+    #[test]
+    fn a_hook_that_reads_nothing_has_no_more_than_its_time() {
+        let long = "x".repeat(1 << 20);
+        let error = run(&shell("exec sleep 100", Some(0)), &long).unwrap_err();
+        assert_eq!(error.to_string(), "hook ran past 0s");
+        run(&shell("true", None), &long).unwrap();
+        run(&shell("test $(wc -c) = 1048576", None), &long).unwrap();
     }
 }
