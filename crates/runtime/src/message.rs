@@ -108,12 +108,24 @@ pub(crate) fn send(channel: BorrowedFd<'_>, report: &Report) -> std::io::Result<
         Report::Announced => socket::write_byte(channel, ANNOUNCE),
         Report::Failed(failure) => {
             let mut bytes = vec![FAILED];
-            let text = serde_json::to_vec(failure).unwrap_or_default();
-            bytes.extend_from_slice(&text);
-            bytes.truncate(socket::MESSAGE_MAX_BYTES);
+            bytes.extend_from_slice(&encoded(failure, socket::MESSAGE_MAX_BYTES - 1));
             say(&bytes, &[])
         }
         Report::Gone => Ok(()),
+    }
+}
+
+/// A failure as JSON of at most `limit` bytes: the end of a longer text is left out.
+fn encoded(failure: &Failure, limit: usize) -> Vec<u8> {
+    let mut failure = failure.clone();
+    loop {
+        let json = serde_json::to_vec(&failure).unwrap_or_default();
+        let characters = failure.message.chars().count();
+        if json.len() <= limit || characters == 0 {
+            return json;
+        }
+        let keep = characters * limit / json.len();
+        failure.message = failure.message.chars().take(keep).collect();
     }
 }
 
@@ -131,4 +143,26 @@ pub(crate) fn receive(channel: BorrowedFd<'_>) -> std::io::Result<Report> {
         Some((&FAILED, rest)) => Report::Failed(serde_json::from_slice(rest).map_err(|_| bad())?),
         Some(_) => return Err(bad()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_any_length_arrives_as_one() {
+        for text in ["short", &"long ".repeat(40_000), &"\"\u{1}é".repeat(40_000)] {
+            let (ours, theirs) = socket::message_pair().unwrap();
+            let failure = Failure {
+                message: text.to_owned(),
+                errno: Some(ENOENT),
+            };
+            send(theirs.as_fd(), &Report::Failed(failure)).unwrap();
+            let Report::Failed(heard) = receive(ours.as_fd()).unwrap() else {
+                panic!("no failure");
+            };
+            assert_eq!(heard.errno, Some(ENOENT));
+            assert!(text.starts_with(&heard.message) && heard.message.len() > 4);
+        }
+    }
 }
