@@ -115,6 +115,9 @@ pub(crate) fn create_with(request: Create<'_>, extra: Extra<'_>) -> Result<Init,
             "an init is only made by a process that runs from a sealed binary".to_owned(),
         ));
     }
+    if let Some(process) = spec.process() {
+        launch::refuse_label(process)?;
+    }
     let seccomp = launch::program(seccomp, spec)?;
     let options = plan::Options {
         terminal: matches!(io, Io::Terminal { .. }),

@@ -62,6 +62,7 @@ pub fn find_user(init: BorrowedFd<'_>, wanted: &user::Wanted) -> Result<user::Us
 }
 
 pub(crate) fn exec_with(request: Exec<'_>, preserve: u32) -> Result<Executed, Error> {
+    launch::refuse_label(request.process)?;
     let seccomp = launch::program(request.seccomp, request.spec)?;
     let options = plan::Options {
         terminal: matches!(request.io, Io::Terminal { .. }),

@@ -156,6 +156,17 @@ fn open_rootfs(rootfs: &Rootfs) -> Result<OwnedFd, Error> {
     }
 }
 
+/// A label means nothing without SELinux, and who asked for it would believe to be protected (runc's words).
+pub(crate) fn refuse_label(process: &crate::oci::Process) -> Result<(), Error> {
+    let asked = process.selinux_label().as_ref();
+    if asked.is_none_or(String::is_empty) || Path::new("/sys/fs/selinux/enforce").exists() {
+        return Ok(());
+    }
+    Err(Error::Spec(
+        "selinux label is specified in config, but selinux is disabled or not supported".to_owned(),
+    ))
+}
+
 /// The seccomp program of a process: the one that was compiled for it, else that of the spec's policy.
 pub(crate) fn program<'a>(
     compiled: Option<&'a Program>,

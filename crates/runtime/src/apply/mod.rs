@@ -168,6 +168,8 @@ impl Context<'_> {
             | Step::Processors
             | Step::OomScore(_)
             | Step::Limit(_)
+            | Step::Profile(_)
+            | Step::Label(_)
             | Step::CloseFiles { .. }
             | Step::Umask(_)
             | Step::NoNewPrivileges

@@ -37,6 +37,8 @@ impl Context<'_> {
                         format!("error setting rlimits for ready process: error setting rlimit type {resource}")
                     })?;
             }
+            Step::Profile(name) => self.profile(name)?,
+            Step::Label(label) => self.label(label)?,
             Step::CloseFiles { preserve, gate } => self.close_files(*preserve, *gate)?,
             Step::Umask(mask) => process::set_umask(*mask),
             Step::NoNewPrivileges => {
@@ -128,6 +130,29 @@ impl Context<'_> {
         .doing(|| "write oom_score_adj".to_owned())
     }
 
+    /// What the kernel says where there is no AppArmor, or no such profile, ends the start (as in runc).
+    fn profile(&self, name: &str) -> Result<(), Failure> {
+        const PLACES: [&str; 2] = ["self/attr/apparmor/exec", "self/attr/exec"];
+        let proc = self.host_proc()?;
+        let open = |place: &str| path::open_in_procfs(proc, Path::new(place), OpenFlags::WRONLY);
+        // Before Linux 5.8, and without AppArmor, there is only the place that all such modules share.
+        let (file, place) = match open(PLACES[0]) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (open(PLACES[1]), PLACES[1]),
+            file => (file, PLACES[0]),
+        };
+        file.and_then(|file| file::write_once(file, format!("exec {name}").as_bytes()))
+            .doing(|| {
+                format!("unable to apply apparmor profile: apparmor failed to apply profile: write /proc/{place}")
+            })
+    }
+
+    fn label(&self, label: &str) -> Result<(), Failure> {
+        let place = Path::new("self/attr/exec");
+        path::open_in_procfs(self.host_proc()?, place, OpenFlags::WRONLY)
+            .and_then(|file| file::write_once(file, label.as_bytes()))
+            .doing(|| "can't set process label".to_owned())
+    }
+
     /// From here on the process has its streams, what is preserved, the channel, and perhaps the gate.
     fn close_files(&mut self, preserve: u32, gate: Option<Slot>) -> Result<(), Failure> {
         let mut close = || -> io::Result<()> {
@@ -171,8 +196,12 @@ impl Context<'_> {
         }
         self.set_home(who.uid);
         own_streams(who.uid);
-        if process::set_groups(&who.groups).is_err() && !who.groups.is_empty() {
-            process::set_groups(&who.groups).doing(|| "setgroups".to_owned())?;
+        match process::set_groups(&who.groups) {
+            Err(error)
+                if who.groups.is_empty()
+                    && who.keeps_groups
+                    && error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other.doing(|| "setgroups".to_owned())?,
         }
         process::set_group(who.gid).doing(|| "setgid".to_owned())?;
         process::set_user(who.uid).doing(|| "setuid".to_owned())?;

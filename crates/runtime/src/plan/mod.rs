@@ -146,6 +146,10 @@ pub(crate) enum Step {
     OomScore(i32),
     /// Sets a resource limit.
     Limit(Limit),
+    /// Has the next program run under this AppArmor profile.
+    Profile(String),
+    /// Has the next program run with this SELinux label.
+    Label(String),
     /// Closes everything but the standard streams, the channel and what is preserved.
     CloseFiles {
         /// How many descriptors from 3 on stay.

@@ -113,6 +113,9 @@ const ATTRIBUTES: [(&str, Attributes, bool); 16] = [
     ("symfollow", Attributes::NOSYMFOLLOW, false),
 ];
 
+/// File systems that take no SELinux label for all that is in them (runc's list).
+const UNLABELLED: [&str; 5] = ["proc", "sysfs", "mqueue", "cgroup", "cgroup2"];
+
 /// Options that say nothing the kernel needs to hear.
 const SILENT: [&str; 12] = [
     "defaults",
@@ -257,12 +260,22 @@ fn one(
                 .any(|namespace| namespace.typ() == oci::LinuxNamespaceType::Cgroup),
         }
     } else {
+        let mut data = parsed.data;
+        let label = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.mount_label().as_ref());
+        if let Some(label) = label.filter(|label| !label.is_empty())
+            && !UNLABELLED.contains(&filesystem)
+        {
+            data.push(("context".to_owned(), Some(label.clone())));
+        }
         MountKind::New {
             filesystem: match filesystem {
                 "cgroup" => "cgroup2".to_owned(),
                 other => other.to_owned(),
             },
-            options: parsed.data,
+            options: data,
         }
     };
     Ok(MountStep {

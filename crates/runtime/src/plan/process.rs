@@ -29,6 +29,8 @@ pub(crate) struct Credentials {
     pub(crate) gid: u32,
     /// Supplementary groups.
     pub(crate) groups: Vec<u32>,
+    /// Whether the kernel may refuse to take the caller's groups away: in a user namespace that denies setgroups.
+    pub(crate) keeps_groups: bool,
     /// Capabilities that stay in the bounding set.
     pub(crate) bounding: u64,
     /// Effective ones.
@@ -132,6 +134,13 @@ pub(super) fn steps(
             hard: limit.hard(),
         }));
     }
+    let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    if let Some(label) = named(process.selinux_label()) {
+        steps.push(Step::Label(label));
+    }
+    if let Some(profile) = named(process.apparmor_profile()) {
+        steps.push(Step::Profile(profile));
+    }
     let gate = (options.gate && place.first).then(|| plan.slot(Source::Gate));
     steps.push(Step::CloseFiles {
         preserve: options.preserve,
@@ -149,7 +158,7 @@ pub(super) fn steps(
     if options.init && place.first {
         steps.push(Step::ShowAsInit);
     }
-    steps.push(Step::Credentials(Box::new(credentials(process)?)));
+    steps.push(Step::Credentials(Box::new(credentials(process, place)?)));
     steps.push(Step::FindProgram);
     steps.push(Step::AwaitStart);
     if place.first {
@@ -194,7 +203,7 @@ fn resource(typ: oci::PosixRlimitType) -> u32 {
     }
 }
 
-fn credentials(process: &oci::Process) -> Result<Credentials, Error> {
+fn credentials(process: &oci::Process, place: &Place) -> Result<Credentials, Error> {
     let user = process.user();
     for id in [user.uid(), user.gid()] {
         // Docker's bound; above it ids are read as negative by old interfaces.
@@ -215,6 +224,7 @@ fn credentials(process: &oci::Process) -> Result<Credentials, Error> {
         uid: user.uid(),
         gid: user.gid(),
         groups: user.additional_gids().clone().unwrap_or_default(),
+        keeps_groups: place.user_namespace,
         bounding: set(wanted.and_then(|sets| sets.bounding().as_ref())),
         effective: set(wanted.and_then(|sets| sets.effective().as_ref())),
         permitted: set(wanted.and_then(|sets| sets.permitted().as_ref())),

@@ -199,3 +199,17 @@ fn an_exec_as_another_user_has_no_more_than_that() {
         assert_eq!(sets[3], DEFAULT);
     });
 }
+
+/// A policy that denies setgroups must not leave the process with the caller's groups.
+#[test]
+fn groups_that_cannot_be_given_up_are_an_error() {
+    each!(bundle, {
+        bundle.spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [{"names": ["setgroups"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+        });
+        let ended = bundle.sh("id -G");
+        assert_ne!(ended.code, 0, "{ended:?}");
+        assert_eq!(ended.out, "");
+    });
+}

@@ -140,6 +140,34 @@ fn no_descriptor_serves_as_a_working_directory() {
     });
 }
 
+/// Where there is no AppArmor and no SELinux: who asked for either is not left without a word.
+#[test]
+fn a_profile_or_label_that_cannot_be_had_is_an_error() {
+    each!(bundle, {
+        bundle.spec["process"]["apparmorProfile"] = json!("no-such-profile");
+        let said = bundle.sh("true").failure();
+        assert!(
+            said.contains(
+                "unable to apply apparmor profile: apparmor failed to apply profile: write"
+            ),
+            "{said}"
+        );
+        bundle.spec["process"]["apparmorProfile"] = json!("");
+        if Path::new("/sys/fs/selinux/enforce").exists() {
+            continue;
+        }
+        bundle.spec["process"]["selinuxLabel"] = json!("system_u:system_r:svirt_lxc_net_t:s0");
+        let said = bundle.sh("true").failure();
+        let words =
+            "selinux label is specified in config, but selinux is disabled or not supported";
+        assert!(said.contains(words), "{said}");
+        bundle.spec["process"]["selinuxLabel"] = json!("");
+        bundle.spec["linux"]["mountLabel"] = json!("system_u:object_r:svirt_sandbox_file_t:s0");
+        let said = bundle.sh("true").failure();
+        assert!(said.contains("error mounting"), "{said}");
+    });
+}
+
 #[test]
 fn the_container_has_a_session_keyring_of_its_own() {
     each!(bundle, {
