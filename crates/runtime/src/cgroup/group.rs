@@ -48,6 +48,8 @@ pub(super) struct Directory {
     pub(super) hierarchy: &'static Hierarchy,
     parent: OwnedFd,
     pub(super) dir: OwnedFd,
+    /// It was there before.
+    found: bool,
 }
 
 impl Directory {
@@ -83,20 +85,11 @@ impl Cgroup {
             version: layout.version,
             directories: Vec::new(),
         };
-        let mut made = Vec::new();
         for hierarchy in &layout.hierarchies {
             match make(hierarchy, layout.version, path) {
-                Ok((directory, fresh)) => {
-                    group.directories.push(directory);
-                    made.push(fresh);
-                }
+                Ok(directory) => group.directories.push(directory),
                 Err(error) => {
-                    for (directory, _) in group
-                        .directories
-                        .iter()
-                        .zip(made)
-                        .filter(|(_, fresh)| *fresh)
-                    {
+                    for directory in group.directories.iter().filter(|one| !one.found) {
                         // The error that matters is the one that brought us here.
                         drop(cgroupfs::remove_dir(directory.parent.as_fd(), path.name()));
                     }
@@ -134,6 +127,23 @@ impl Cgroup {
             version: layout.version,
             directories,
         })
+    }
+
+    /// The hierarchies in which it was there before [`Cgroup::create`].
+    #[must_use]
+    pub fn found(&self) -> Vec<String> {
+        let found = self.directories.iter().filter(|one| one.found);
+        found.map(|one| one.hierarchy.label().to_owned()).collect()
+    }
+
+    /// Removes it as [`Cgroup::remove`] does, but for these hierarchies.
+    ///
+    /// # Errors
+    /// As [`Cgroup::remove`].
+    pub fn remove_except(mut self, hierarchies: &[String]) -> Result<(), Error> {
+        self.directories
+            .retain(|one| hierarchies.iter().all(|name| name != one.hierarchy.label()));
+        self.remove()
     }
 
     /// Its path, after any rename.
@@ -394,6 +404,7 @@ fn open_in(hierarchy: &'static Hierarchy, path: &CgroupPath) -> io::Result<Direc
         hierarchy,
         parent,
         dir,
+        found: true,
     })
 }
 

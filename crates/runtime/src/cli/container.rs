@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use sys::clock::Stamp;
 
 use super::state::{self, Record, Status, Store};
 use super::{Failure, Outcome, at, console};
@@ -60,27 +61,21 @@ pub(super) struct RunArguments {
 /// Makes a container that waits.
 pub(super) fn create(store: &Store, arguments: &CreateArguments) -> Outcome {
     let spec = read_spec(&arguments.bundle)?;
+    refuse_lost_terminal(arguments, &spec)?;
     let made = make(store, arguments, &spec)?;
-    let terminal = made.init.terminal;
-    if let (Some(master), Some(socket)) = (terminal, &arguments.console_socket) {
-        at("hand the terminal over", console::hand_over(socket, master))?;
-    }
+    hand_over(store, arguments, made.init.terminal)?;
     Ok(0)
 }
 
 /// Makes, starts, waits, removes.
 pub(super) fn run(store: &Store, arguments: &RunArguments) -> Outcome {
     let spec = read_spec(&arguments.create.bundle)?;
+    if arguments.detach {
+        refuse_lost_terminal(&arguments.create, &spec)?;
+    }
     let mut made = make(store, &arguments.create, &spec)?;
     let id = &arguments.create.id;
-    let terminal = made.init.terminal.take();
-    let terminal = match (terminal, &arguments.create.console_socket) {
-        (Some(master), Some(socket)) => {
-            at("hand the terminal over", console::hand_over(socket, master))?;
-            None
-        }
-        (terminal, _) => terminal,
-    };
+    let terminal = hand_over(store, &arguments.create, made.init.terminal.take())?;
     let started = made.init.start().map_err(Failure::from).and_then(|()| {
         store.load(id)?.mark_started()?;
         Ok(())
@@ -110,6 +105,40 @@ pub(super) fn run(store: &Store, arguments: &RunArguments) -> Outcome {
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
+/// Who goes away needs somebody who holds the terminal (runc's words).
+fn refuse_lost_terminal(arguments: &CreateArguments, spec: &oci::Spec) -> Result<(), Failure> {
+    if wants_terminal(spec) && arguments.console_socket.is_none() {
+        let text = "cannot allocate tty if runc will detach without setting console socket";
+        return Err(Failure::Refused(text.to_owned()));
+    }
+    Ok(())
+}
+
+fn wants_terminal(spec: &oci::Spec) -> bool {
+    spec.process()
+        .as_ref()
+        .is_some_and(|process| process.terminal().unwrap_or(false))
+}
+
+/// Gives the terminal to who listens at the console socket; back, where there is none. A container whose terminal nobody
+/// has is taken back.
+fn hand_over(
+    store: &Store,
+    arguments: &CreateArguments,
+    terminal: Option<OwnedFd>,
+) -> Result<Option<OwnedFd>, Failure> {
+    let (master, socket) = match (terminal, &arguments.console_socket) {
+        (Some(master), Some(socket)) => (master, socket),
+        (terminal, _) => return Ok(terminal),
+    };
+    let handed = at("hand the terminal over", console::hand_over(socket, master));
+    if let Err(failure) = handed {
+        super::lifecycle::destroy(store, &arguments.id)?;
+        return Err(failure);
+    }
+    Ok(None)
+}
+
 fn wait_forwarding(init: &Init) -> Result<i32, Failure> {
     let ended = sys::process::wait(init.pidfd.as_fd());
     Ok(at("wait for the container", ended)?.code)
@@ -135,10 +164,7 @@ fn read_spec(bundle: &Path) -> Result<oci::Spec, Failure> {
 
 fn make(store: &Store, arguments: &CreateArguments, spec: &oci::Spec) -> Result<Made, Failure> {
     let bundle = at("find the bundle", fs::canonicalize(&arguments.bundle))?;
-    let terminal = spec
-        .process()
-        .as_ref()
-        .is_some_and(|process| process.terminal().unwrap_or(false));
+    let terminal = wants_terminal(spec);
     if arguments.console_socket.is_some() && !terminal {
         return Err(Failure::Refused(
             "cannot use console socket if runc will not detach or allocate tty".to_owned(),
@@ -154,17 +180,37 @@ fn make(store: &Store, arguments: &CreateArguments, spec: &oci::Spec) -> Result<
     let id = &arguments.id;
     let path = cgroup_path(spec, id)?;
     let directory = store.claim(id)?;
-    let result = make_claimed(arguments, spec, &bundle, rootfs, &path, &directory);
+    let result = claim_cgroup(&path).and_then(|cgroup| {
+        let found = cgroup.found();
+        let made = make_claimed(arguments, spec, &bundle, rootfs, cgroup, &directory);
+        if made.is_err() {
+            // What was begun is taken back; the first failure is the one to tell.
+            drop(Cgroup::open(&path).and_then(|cgroup| cgroup.remove_except(&found)));
+        }
+        made
+    });
     if result.is_err() {
-        // What was begun is taken back; the first failure is the one to tell.
-        match Cgroup::open(&path).and_then(Cgroup::remove) {
-            Ok(()) | Err(_) => {}
-        }
-        match fs::remove_dir_all(&directory) {
-            Ok(()) | Err(_) => {}
-        }
+        drop(fs::remove_dir_all(&directory));
     }
     result
+}
+
+/// Makes the container's cgroup. One that is there already may be used, but not one in which somebody runs: the limits
+/// would be theirs too, and the end of the container their end (refused by runc since 1.2).
+fn claim_cgroup(path: &CgroupPath) -> Result<Cgroup, Failure> {
+    let cgroup = Cgroup::create(path)?;
+    let found = cgroup.found();
+    if found.is_empty() {
+        return Ok(cgroup);
+    }
+    let strangers = cgroup.pids()?.len();
+    if strangers == 0 {
+        return Ok(cgroup);
+    }
+    cgroup.remove_except(&found)?;
+    Err(Failure::Refused(format!(
+        "container's cgroup is not empty: {strangers} process(es) found"
+    )))
 }
 
 fn make_claimed(
@@ -172,28 +218,25 @@ fn make_claimed(
     spec: &oci::Spec,
     bundle: &Path,
     rootfs: PathBuf,
-    path: &CgroupPath,
+    cgroup: Cgroup,
     directory: &Path,
 ) -> Result<Made, Failure> {
-    let terminal = spec
-        .process()
-        .as_ref()
-        .is_some_and(|process| process.terminal().unwrap_or(false));
+    let terminal = wants_terminal(spec);
     let io = if terminal {
         Io::Terminal { size: None }
     } else {
         inherited()?
     };
-    let cgroup = Cgroup::create(path)?;
     let mut record = Record {
         id: arguments.id.clone(),
         pid: 0,
         born_ticks: 0,
         bundle: bundle.to_owned(),
-        cgroup: path.clone(),
+        cgroup: cgroup.path().clone(),
+        found: cgroup.found(),
         gate: i32::try_from(4 + arguments.preserve_fds)
             .map_err(|_| Failure::Refused("too many preserved descriptors".to_owned()))?,
-        created: state::now(),
+        created: Stamp::now().to_string(),
     };
     let hook_state = state::oci_state(&record, Status::Created, spec).to_string();
     let early = record.clone();
@@ -285,6 +328,11 @@ fn cgroup_path(spec: &oci::Spec, id: &str) -> Result<CgroupPath, Failure> {
         None => CgroupPath::own(id)?,
         Some(path) => {
             let text = path.to_string_lossy();
+            if !text.contains('/') && text.matches(':').count() == 2 {
+                return Err(Failure::Refused(format!(
+                    "cgroupsPath {text:?} is a slice of systemd's, and cgroups are not made by systemd here"
+                )));
+            }
             let text = text.trim_end_matches('/');
             match text.rsplit_once('/') {
                 Some((parent, name)) => CgroupPath::new(parent, name)?,

@@ -200,5 +200,12 @@ fn stop(container: &Container) -> Result<(), Failure> {
     let Ok(cgroup) = Cgroup::open(&container.record.cgroup) else {
         return Ok(());
     };
-    Ok(cgroup.destroy()?)
+    match container.record.found.as_slice() {
+        [] => Ok(cgroup.destroy()?),
+        // It was empty before the container: who is in it is the container's.
+        found => {
+            cgroup.kill()?;
+            Ok(cgroup.remove_except(found)?)
+        }
+    }
 }

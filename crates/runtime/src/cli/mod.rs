@@ -60,7 +60,7 @@ struct Arguments {
     /// Accepted for other runtimes' callers; there is nothing more to say
     #[arg(long)]
     debug: bool,
-    /// Accepted: cgroups are always Cooper's own (cgroupfs)
+    /// Refused: cgroups are made by the runtime itself (cgroupfs)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     systemd_cgroup: Option<bool>,
     #[command(subcommand)]
@@ -105,7 +105,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    if let Err(failure) = sealed(&arguments.verb) {
+    if let Err(failure) = without_systemd(&arguments).and_then(|()| sealed(&arguments.verb)) {
         report(&arguments, &failure);
         return ExitCode::FAILURE;
     }
@@ -126,6 +126,17 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::from(refused)
         }
     }
+}
+
+/// A caller that wants a scope of systemd's counts on its limits, and finds no such group later (runc's words where there
+/// is no systemd).
+fn without_systemd(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.systemd_cgroup.unwrap_or(false) {
+        let text =
+            "systemd cgroup flag passed, but systemd support for managing cgroups is not available";
+        return Err(Failure::Refused(text.to_owned()));
+    }
+    Ok(())
 }
 
 /// Tells a process that was just executed from the sealed binary, which must not try again.
@@ -159,7 +170,7 @@ fn report(arguments: &Arguments, failure: &Failure) {
         LogFormat::Text => format!("level=error msg={message:?}\n"),
         LogFormat::Json => format!(
             "{}\n",
-            serde_json::json!({"level": "error", "msg": message, "time": state::now()})
+            serde_json::json!({"level": "error", "msg": message, "time": sys::clock::Stamp::now().to_string()})
         ),
     };
     let logged = arguments.log.as_ref().map(|path| {

@@ -10,6 +10,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub(super) struct Record {
     pub(super) born_ticks: u64,
     pub(super) bundle: PathBuf,
     pub(super) cgroup: CgroupPath,
+    /// The hierarchies that had it before: there it stays.
+    #[serde(default)]
+    pub(super) found: Vec<String>,
     /// Number of the gate's descriptor in the waiting process.
     pub(super) gate: i32,
     /// RFC 3339.
@@ -85,9 +89,14 @@ impl Store {
                 "invalid container ID format: ".to_owned() + id,
             ));
         }
-        at("make the state directory", fs::create_dir_all(&self.root))?;
+        let make = |mode: u32, directory: &Path| {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(mode == ROOT_MODE).mode(mode);
+            builder.create(directory)
+        };
+        at("make the state directory", make(ROOT_MODE, &self.root))?;
         let directory = self.root.join(id);
-        match fs::create_dir(&directory) {
+        match make(PRIVATE_MODE, &directory) {
             Ok(()) => Ok(directory),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Failure::Refused(
                 "container with given ID already exists".to_owned(),
@@ -113,8 +122,12 @@ impl Store {
     }
 }
 
-/// Of the state's files, as runc's.
-const FILE_MODE: u32 = 0o644;
+/// Of the directory above the containers' own: those who know a container's id may ask for it by name.
+const ROOT_MODE: u32 = 0o711;
+
+/// Of a container's directory and of the files in it: the environment in config.json is full of secrets.
+const PRIVATE_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 /// Writes all that is remembered of a container that waits for its start.
 pub(super) fn save(directory: &Path, record: &Record, spec: &oci::Spec) -> Result<(), Failure> {
@@ -215,47 +228,9 @@ pub(super) fn birth(pid: u32) -> Option<(u64, bool)> {
     Some((born, matches!(state, "Z" | "X")))
 }
 
-/// The time now, RFC 3339 in UTC with seconds.
-pub(super) fn now() -> String {
-    let seconds = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs());
-    civil(seconds)
-}
-
-fn civil(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days since 0000-03-01, in eras of 400 years (the proleptic Gregorian calendar repeats after them).
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    format!(
-        "{:04}-{month:02}-{date:02}T{:02}:{:02}:{:02}Z",
-        era * 400 + year + carry,
-        rest / 3_600,
-        rest / 60 % 60,
-        rest % 60
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_gregorian() {
-        assert_eq!(civil(0), "1970-01-01T00:00:00Z");
-        assert_eq!(civil(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(civil(1_795_350_896), "2026-11-22T12:34:56Z");
-    }
 
     #[test]
     fn our_own_birth_is_known() {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use runtime::cgroup::{Cgroup, CgroupPath};
 use serde_json::json;
 
 use crate::support::cgroup_parent;
@@ -106,5 +107,96 @@ fn a_failed_create_leaves_no_cgroup() {
         bundle.args(&["/nope"]);
         assert_ne!(bundle.run().code, 0);
         assert!(limit(&bundle.id, "pids", "pids.max", "pids.max").is_none());
+    });
+}
+
+/// A process of somebody else's in the group that a spec names. The test's own, which outlives the container or not.
+struct Stranger {
+    child: std::process::Child,
+    group: CgroupPath,
+}
+
+impl Stranger {
+    fn new(id: &str) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a process that is no container's"
+        )]
+        let child = std::process::Command::new("/bin/sleep")
+            .arg("300")
+            .spawn()
+            .unwrap();
+        let group = CgroupPath::new(&format!("/{}", cgroup_parent()), id).unwrap();
+        Cgroup::create(&group).unwrap().join(child.id()).unwrap();
+        Self { child, group }
+    }
+
+    fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        Cgroup::open(&self.group).and_then(Cgroup::remove).unwrap();
+    }
+}
+
+/// runc 1.1 warns here, and refuses since 1.2.
+#[test]
+fn a_cgroup_in_which_somebody_runs_is_not_taken() {
+    each!(bundle, {
+        if !bundle.runtime.is_ours() {
+            continue;
+        }
+        let mut stranger = Stranger::new(&bundle.id);
+        let said = bundle.sh("true").failure();
+        let words = "container's cgroup is not empty: 1 process(es) found";
+        assert!(said.contains(words), "{said}");
+        drop(bundle.call(&["delete", "--force", &bundle.id]));
+        assert!(stranger.lives());
+        assert!(Cgroup::open(&stranger.group).unwrap().pids().unwrap().len() == 1);
+    });
+}
+
+/// An empty group may be taken. It stays where it was before, also when the create fails.
+#[test]
+fn a_cgroup_that_was_there_before_stays() {
+    each!(bundle, {
+        if !bundle.runtime.is_ours() {
+            continue;
+        }
+        let path = CgroupPath::new(&format!("/{}", cgroup_parent()), &bundle.id).unwrap();
+        drop(Cgroup::create(&path).unwrap());
+        bundle.sleeping();
+        let group = Cgroup::open(&path).unwrap();
+        assert_eq!(group.pids().unwrap().len(), 1);
+        bundle.call(&["delete", "--force", &bundle.id]).text();
+        assert!(group.pids().unwrap().is_empty());
+        bundle.args(&["/nope"]);
+        assert_ne!(bundle.run().code, 0);
+        assert!(group.pids().unwrap().is_empty());
+        group.remove().unwrap();
+    });
+}
+
+/// Who wants a scope of systemd's is told that there will be none.
+#[test]
+fn cgroups_of_systemd_are_refused() {
+    each!(bundle, {
+        if !bundle.runtime.is_ours() {
+            continue;
+        }
+        bundle.args(&["/bin/true"]);
+        assert_eq!(bundle.run().code, 0);
+        let said = bundle
+            .call(&["--systemd-cgroup", "run", &bundle.id])
+            .failure();
+        assert!(said.contains("systemd cgroup flag passed"), "{said}");
+        bundle.spec["linux"]["cgroupsPath"] = json!("machine.slice:cooper:suite");
+        let said = bundle.sh("true").failure();
+        assert!(said.contains("machine.slice:cooper:suite"), "{said}");
     });
 }

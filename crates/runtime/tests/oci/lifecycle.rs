@@ -236,3 +236,39 @@ fn a_failing_hook_stops_the_create() {
         );
     });
 }
+
+/// The environment in a spec is full of secrets.
+#[test]
+fn the_state_is_not_for_others_to_read() {
+    each!(bundle, {
+        bundle.sleeping();
+        let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode();
+        let directory = bundle.path("state").join(&bundle.id);
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            assert_eq!(mode(&path) & 0o044, 0, "{}", path.display());
+        }
+        assert_eq!(mode(&directory) & 0o066, 0);
+        assert_eq!(mode(&bundle.path("state")) & 0o066, 0);
+    });
+}
+
+#[test]
+fn a_terminal_that_nobody_takes_leaves_no_container() {
+    each!(bundle, {
+        bundle.spec["process"]["terminal"] = json!(true);
+        bundle.args(&["/bin/sleep", "300"]);
+        let said = bundle.create().failure();
+        assert!(said.contains("cannot allocate tty"), "{said}");
+        let nobody = bundle.path("nobody.sock");
+        let arguments = [
+            "create",
+            "--console-socket",
+            nobody.to_str().unwrap(),
+            &bundle.id,
+        ];
+        let said = bundle.call(&arguments).failure();
+        assert!(!said.is_empty());
+        assert_ne!(bundle.call(&["state", &bundle.id]).code, 0);
+    });
+}

@@ -10,12 +10,12 @@ use super::super::path::{self, CgroupPath};
 use super::super::{Error, Version};
 use super::{Directory, failed};
 
-/// Makes and opens the group in one hierarchy; whether the leaf is new.
+/// Makes and opens the group in one hierarchy.
 pub(super) fn make(
     hierarchy: &'static Hierarchy,
     version: Version,
     path: &CgroupPath,
-) -> Result<(Directory, bool), Error> {
+) -> Result<Directory, Error> {
     let components =
         path::components(path.parent()).expect("a CgroupPath holds only valid components");
     let mut parent = hierarchy
@@ -43,14 +43,12 @@ pub(super) fn make(
     if version == Version::V1 && hierarchy.has("cpuset") {
         inherit_cpuset(parent.as_fd(), dir.as_fd()).map_err(wrap("set the processors of"))?;
     }
-    Ok((
-        Directory {
-            hierarchy,
-            parent,
-            dir,
-        },
-        fresh,
-    ))
+    Ok(Directory {
+        hierarchy,
+        parent,
+        dir,
+        found: !fresh,
+    })
 }
 
 /// v2: turns on, for the groups below, each controller that can be. One that cannot (processes in an inner group,
