@@ -129,15 +129,17 @@ async fn begin(
     let Prepared {
         create,
         netns,
+        peers,
         forwards,
         held,
         network,
     } = prepared;
     let create = Request::Create(Box::new(create));
-    let fds: Vec<_> = netns.iter().chain(&forwards).map(AsFd::as_fd).collect();
+    let fds = netns.iter().chain(&peers).chain(&forwards);
+    let fds: Vec<_> = fds.map(AsFd::as_fd).collect();
     let (mut shim, pid) = create_init(engine, container.id(), &create, &fds).await?;
     // From here on the shim alone has the ports: with its copies they are free again.
-    drop((netns, forwards, held));
+    drop((netns, peers, forwards, held));
     sys::fault!("engine.launch.created");
     let started = start(container, &mut shim).await;
     match started {

@@ -1,12 +1,14 @@
 //! What a launch needs: the files the container sees, and the message that makes its init. Blocks.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use network::{Dns, Servers};
-use runtime::cgroup::{self, CgroupPath};
+use runtime::cgroup::{self, Cgroup, CgroupPath};
 use runtime::{Overlay, Rootfs, oci, seccomp};
 use shim::protocol::{self, Size};
 
@@ -20,6 +22,8 @@ use crate::{ContainerId, Error, Snapshot, files, launch, log_file, lookup, volum
 pub(crate) struct Prepared {
     pub(crate) create: protocol::Create,
     pub(crate) netns: Option<OwnedFd>,
+    /// The first processes of the containers that are joined.
+    pub(crate) peers: Vec<OwnedFd>,
     /// The sockets of published ports.
     pub(crate) forwards: Vec<OwnedFd>,
     /// The place in the network, to be saved with the run.
@@ -42,11 +46,9 @@ pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Er
         )
     })?;
     let directory = engine.config.container_dir(id);
-    let log = log_file::settings(definition, &snapshot.name, &directory).map_err(|why| {
-        let words = "failed to create task for container: failed to initialize logging driver";
-        Error::new(crate::Class::Internal, format!("{words}: {why}"))
-    })?;
-    let peers = peers(engine, definition)?;
+    let log = log_settings(definition, &snapshot.name, &directory)?;
+    let joined = joined(engine, definition)?;
+    let peers: BTreeMap<_, _> = joined.iter().map(of_a_peer).collect();
     let sources = volumes::sources(engine, definition)?;
     let place = Place {
         directory: &directory,
@@ -86,15 +88,30 @@ pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Er
         log,
         cgroup,
         netns: given.netns.is_some(),
-        peers: Vec::new(),
+        peers: peers.values().map(|peer: &Peer| peer.pid).collect(),
         forwards: given.forwards,
     };
     Ok(Prepared {
         create,
         netns: given.netns,
+        peers: joined
+            .into_values()
+            .map(|(_, process)| process.pidfd)
+            .collect(),
         forwards: given.sockets,
         network: given.attached,
         held: sources.held,
+    })
+}
+
+fn log_settings(
+    definition: &Definition,
+    name: &str,
+    directory: &Path,
+) -> Result<Option<protocol::Log>, Error> {
+    log_file::settings(definition, name, directory).map_err(|why| {
+        let words = "failed to create task for container: failed to initialize logging driver";
+        Error::new(crate::Class::Internal, format!("{words}: {why}"))
     })
 }
 
@@ -114,10 +131,17 @@ fn take_seccomp(spec: &mut oci::Spec) -> Result<Option<Arc<seccomp::Program>>, E
     Ok(Some(program))
 }
 
-/// The containers whose namespaces this one joins.
-fn peers(engine: &Inner, definition: &Definition) -> Result<BTreeMap<ContainerId, Peer>, Error> {
+fn of_a_peer((id, (peer, _)): (&ContainerId, &(Peer, runtime::Peer))) -> (ContainerId, Peer) {
+    (id.clone(), peer.clone())
+}
+
+/// The containers whose namespaces this one joins, and their first processes.
+fn joined(
+    engine: &Inner,
+    definition: &Definition,
+) -> Result<BTreeMap<ContainerId, (Peer, runtime::Peer)>, Error> {
     let host = &definition.host_config;
-    let mut peers = BTreeMap::new();
+    let mut joined = BTreeMap::new();
     for mode in [&host.network_mode, &host.ipc_mode, &host.pid_mode] {
         let Some(name) = mode.strip_prefix("container:") else {
             continue;
@@ -125,22 +149,47 @@ fn peers(engine: &Inner, definition: &Definition) -> Result<BTreeMap<ContainerId
         let container = lookup::container(&engine.index, name)?;
         let snapshot = container.snapshot();
         // One that does not run is no peer: the specification says so in Docker's words.
-        if let Some(pid) = snapshot.facts.pid {
-            let peer = Peer {
-                id: container.id().clone(),
-                pid,
-                directory: engine.config.container_dir(container.id()),
-                hostname: snapshot.definition.config.hostname.clone(),
-                domainname: snapshot.definition.config.domainname.clone(),
-                ipc_shareable: !matches!(
-                    snapshot.definition.host_config.ipc_mode.as_str(),
-                    "private" | "none"
-                ),
-            };
-            peers.insert(container.id().clone(), peer);
-        }
+        let Some(process) = first_process(engine, &snapshot)? else {
+            continue;
+        };
+        let peer = Peer {
+            id: container.id().clone(),
+            pid: process.pid,
+            directory: engine.config.container_dir(container.id()),
+            hostname: snapshot.definition.config.hostname.clone(),
+            domainname: snapshot.definition.config.domainname.clone(),
+            ipc_shareable: !matches!(
+                snapshot.definition.host_config.ipc_mode.as_str(),
+                "private" | "none"
+            ),
+        };
+        joined.insert(container.id().clone(), (peer, process));
     }
-    Ok(peers)
+    Ok(joined)
+}
+
+/// The first process of a container, by the number that its snapshot says and only if that is it still.
+fn first_process(engine: &Inner, snapshot: &Snapshot) -> Result<Option<runtime::Peer>, Error> {
+    let Some(pid) = snapshot.facts.pid else {
+        return Ok(None);
+    };
+    let definition = &snapshot.definition;
+    let failed = |source| Error::internal(format!("join container {}", definition.id), source);
+    let opened = CgroupPath::new(&engine.cgroup_parent(definition), definition.id.as_str())
+        .and_then(|path| Cgroup::open(&path));
+    let cgroup = match opened {
+        Ok(cgroup) => cgroup,
+        // It goes with the container.
+        Err(cgroup::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(io::Error::other(error))),
+    };
+    match runtime::Peer::open(pid, &cgroup) {
+        Ok(process) => Ok(Some(process)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// A size of zero is none.

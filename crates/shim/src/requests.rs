@@ -21,8 +21,11 @@ use crate::protocol::{
 };
 use crate::supervisor::{ATTACHED_MAX, EXECS_MAX, Lifetime, READ_BYTES, Supervisor, Watched};
 
-/// Descriptors that one message may bring: a namespace and published ports.
-const DESCRIPTORS_MAX: usize = 1 + FORWARDS_MAX;
+/// Descriptors that one message may bring: a namespace, the containers that are joined, and published ports.
+const DESCRIPTORS_MAX: usize = 1 + PEERS_MAX + FORWARDS_MAX;
+
+/// Containers that one may join: for its network, its IPC and its process ids.
+const PEERS_MAX: usize = 3;
 
 /// Mode of the socket: root alone.
 const SOCKET_MODE: u32 = 0o600;

@@ -190,6 +190,12 @@ fn process(
         .set_rlimits(rlimits(definition)?)
         .set_no_new_privileges(security.no_new_privileges.then_some(true))
         .set_oom_score_adj(i32::try_from(host_config.oom_score_adj).ok());
+    // Where the kernel has no AppArmor a profile is passed over, as by dockerd.
+    let profile = security.apparmor.as_ref();
+    if let Some(profile) = profile.filter(|profile| !profile.is_empty() && security::has_apparmor())
+    {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
     if host_config.console_size != [0, 0] && config.tty {
         let size = oci::BoxBuilder::default()
             .height(host_config.console_size[0])

@@ -10,6 +10,8 @@ use crate::launch::CREATE_FAILED;
 /// What the options say.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct SecurityOptions {
+    /// Which AppArmor profile: absent for none.
+    pub(crate) apparmor: Option<String>,
     /// Which seccomp policy: absent for the default.
     pub(crate) seccomp: Option<String>,
     /// `PR_SET_NO_NEW_PRIVS`.
@@ -30,8 +32,7 @@ pub(crate) enum BadOption {
 }
 
 impl SecurityOptions {
-    /// Reads the options; labels and AppArmor profiles are accepted and have no effect where the kernel
-    /// has neither.
+    /// Reads the options. Labels have no effect, as with a dockerd without `--selinux-enabled`.
     pub(crate) fn parse(options: &[String]) -> Result<Self, BadOption> {
         let mut parsed = Self::default();
         for option in options {
@@ -52,7 +53,8 @@ impl SecurityOptions {
                 _ => Err(BadOption::Value(option.clone())),
             };
             match name {
-                "label" | "apparmor" => {}
+                "label" => {}
+                "apparmor" => parsed.apparmor = Some(value.to_owned()),
                 "seccomp" => parsed.seccomp = Some(value.to_owned()),
                 "no-new-privileges" => parsed.no_new_privileges = flag()?,
                 "writable-cgroups" => parsed.writable_cgroups = flag()?,
@@ -61,6 +63,12 @@ impl SecurityOptions {
         }
         Ok(parsed)
     }
+}
+
+/// Whether the kernel enforces AppArmor profiles.
+pub(crate) fn has_apparmor() -> bool {
+    const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
+    std::fs::read_to_string(ENABLED).is_ok_and(|text| text.starts_with('Y'))
 }
 
 /// A profile that cannot be used.

@@ -7,7 +7,7 @@ use api::container::config::HealthConfig;
 use api::exec::{ExecConfig, ExecStart};
 use api::options::{
     AttachOptions, CreateOptions, EventsOptions, ImageRemoveOptions, LoadOptions, LogsOptions,
-    StopOptions,
+    StopOptions, WaitCondition,
 };
 use engine::{Class, Engine, Status};
 
@@ -437,6 +437,42 @@ async fn a_private_ipc_namespace_is_not_joined() {
         (error.class, error.message),
         (Class::InvalidParameter, words)
     );
+    for name in ["joins", "donor"] {
+        engine.remove(name, &FORCE).await.unwrap();
+    }
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
+/// What one writes the other reads, and both have one IPC namespace; also after the donor was started again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shareable_ipc_namespace_is_joined() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let script =
+        "echo shared > /dev/shm/note; readlink /proc/self/ns/ipc > /dev/shm/ipc; exec sleep 1000";
+    let mut donor = request(&["sh", "-c", script]);
+    donor.host_config.ipc_mode = "shareable".to_owned();
+    create(&engine, "donor", donor).await;
+    let script = "until test -s /dev/shm/ipc; do :; done; \
+                  grep -q shared /dev/shm/note && readlink /proc/self/ns/ipc | grep -q -F \"$(cat /dev/shm/ipc)\"";
+    let mut joins = request(&["sh", "-c", script]);
+    joins.host_config.ipc_mode = "container:donor".to_owned();
+    joins.host_config.network_mode = "container:donor".to_owned();
+    joins.host_config.pid_mode = "container:donor".to_owned();
+    create(&engine, "joins", joins).await;
+    for _ in 0..2 {
+        engine.start("donor").await.unwrap();
+        engine.start("joins").await.unwrap();
+        let ended = engine.wait("joins", WaitCondition::NotRunning).unwrap();
+        assert_eq!(ended.done().await.status_code, 0);
+        engine.kill("donor", "KILL".parse().unwrap()).await.unwrap();
+        let ended = engine.wait("donor", WaitCondition::NotRunning).unwrap();
+        assert_eq!(ended.done().await.status_code, 137);
+    }
     for name in ["joins", "donor"] {
         engine.remove(name, &FORCE).await.unwrap();
     }
