@@ -293,22 +293,23 @@ async fn tell_exit(container: &Container, run: u64, exit: protocol::Exit) {
     container.tell(Input::Exited { run, exit }).await;
 }
 
-/// Ends a run that has no shim any more, and tells how it ended as far as anybody knows.
+/// Ends a run that has no shim any more, and tells how it ended as far as anybody knows. As long as its cgroup cannot
+/// be ended it may run, and counts as running: what is started over it would have its files twice.
 async fn lost(engine: &Arc<Inner>, container: &Arc<Container>, run: u64) {
-    let parent = engine.cgroup_parent_of(container.id());
-    let id = container.id().clone();
     let run_dir = container.shim().run_dir().to_owned();
-    let ended = engine
-        .blocking(move || {
-            let recorded = read_record(&run_dir, id.as_str());
-            launch::remove_cgroup(&parent, id.as_str())?;
-            Ok(recorded)
-        })
-        .await;
-    let recorded = ended.unwrap_or_else(|error| {
+    let id = container.id().clone();
+    let reading = engine.blocking(move || Ok(read_record(&run_dir, id.as_str())));
+    let recorded = reading.await.unwrap_or_default();
+    let mut pause = ASK_AGAIN_FIRST;
+    loop {
+        let parent = engine.cgroup_parent_of(container.id());
+        let id = container.id().clone();
+        let ending = engine.blocking(move || launch::remove_cgroup(&parent, id.as_str()));
+        let Err(error) = ending.await else { break };
         tracing::error!(container = %container.id().short(), error = %error.message, "kill a container without a shim");
-        None
-    });
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(ASK_AGAIN_MAX);
+    }
     exec::all_lost(engine, container, EXIT_UNKNOWN).await;
     match recorded {
         Some(exit) => tell_exit(container, run, exit).await,

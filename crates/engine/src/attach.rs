@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::container::Container;
 use crate::shim_client::{Address, ShimError};
 use crate::state::Status;
-use crate::{Engine, Error, refusal};
+use crate::{Engine, Error, peer, refusal};
 
 /// A client's place at a container's streams.
 #[derive(Debug)]
@@ -129,14 +129,7 @@ impl Engine {
             }
             Status::Restarting => return Err(refusal::restarting(&container)),
             Status::Running => attach_running(&container, streams).await?,
-            Status::Created | Status::Exited => {
-                let launched = container.attaching.add(streams);
-                // It may have begun since it was looked at, and whoever waited was connected before.
-                if container.snapshot().status == Status::Running {
-                    container.attaching.connect(container.shim()).await;
-                }
-                Stream::AtLaunch(launched)
-            }
+            Status::Created | Status::Exited => at_launch(&container, streams).await,
             Status::Removing | Status::Dead => {
                 return Err(Error::conflict(format!(
                     "container {} is marked for removal",
@@ -152,11 +145,24 @@ impl Engine {
     }
 }
 
-/// A container that exits in between is one that is not running: the client waits for its next start.
+/// Waits for the next launch.
+async fn at_launch(container: &Container, streams: Streams) -> Stream {
+    let launched = container.attaching.add(streams);
+    // It may have begun since it was looked at, and whoever waited was connected before.
+    if container.snapshot().status == Status::Running {
+        container.attaching.connect(container.shim()).await;
+    }
+    Stream::AtLaunch(launched)
+}
+
+/// A container that exits in between is one that is not running; one whose shim cannot be asked is an error, since
+/// nobody would ever connect the client.
 async fn attach_running(container: &Container, streams: Streams) -> Result<Stream, Error> {
     match open(container.shim(), streams).await {
         Ok(stream) => Ok(Stream::Now(stream)),
-        Err(ShimError::Io(_)) => Ok(Stream::AtLaunch(container.attaching.add(streams))),
+        Err(ShimError::Io(source)) if peer::is_absence(&source) || peer::is_end(&source) => {
+            Ok(at_launch(container, streams).await)
+        }
         Err(error) => Err(error.into_error("attach to the container")),
     }
 }

@@ -30,6 +30,10 @@ use crate::{ContainerId, Definition, Engine, Error, exec_files, id, peer, refusa
 /// How long an exec is remembered after its end (moby's collector runs every five minutes).
 const EXEC_KEPT: Duration = Duration::from_secs(5 * 60);
 
+/// Execs of one container that were made and not started: a probe that dies between the two requests leaves one each
+/// time, and the oldest goes first.
+const WAITING_MAX: usize = 1024;
+
 /// How long a resize waits for the process to start (moby: 10 s).
 const RESIZE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -45,6 +49,7 @@ pub(crate) struct Exec {
     id: String,
     container: Arc<Container>,
     config: ExecConfig,
+    made: Instant,
     phase: watch::Sender<Phase>,
 }
 
@@ -110,7 +115,15 @@ impl Execs {
     fn insert(&self, exec: &Arc<Exec>) -> Vec<Arc<Exec>> {
         let mut all = lock(&self.0);
         let forgotten = all.extract_if(|_, old| old.is_forgotten());
-        let forgotten = forgotten.map(|(_, old)| old).collect();
+        let mut forgotten: Vec<_> = forgotten.map(|(_, old)| old).collect();
+        let waiting = || all.values().filter(|old| old.waits_in(&exec.container));
+        if waiting().count() >= WAITING_MAX
+            && let Some(oldest) = waiting().min_by_key(|old| old.made).cloned()
+        {
+            all.remove(&oldest.id);
+            lock(&exec.container.execs.0).remove(&oldest.id);
+            forgotten.push(oldest);
+        }
         lock(&exec.container.execs.0).insert(exec.id.clone());
         all.insert(exec.id.clone(), exec.clone());
         forgotten
@@ -139,6 +152,10 @@ impl Exec {
             lock(&self.container.execs.0).remove(&self.id);
         }
         old
+    }
+
+    fn waits_in(&self, container: &Container) -> bool {
+        *self.phase.borrow() == Phase::Created && self.container.id() == container.id()
     }
 
     /// As dockerd writes it: the program, a space, the arguments.
@@ -218,6 +235,7 @@ impl Engine {
             id: id.clone(),
             container,
             config,
+            made: Instant::now(),
             phase: watch::Sender::new(Phase::Created),
         });
         let forgotten = self.inner().execs.insert(&exec);
@@ -494,7 +512,9 @@ fn failure(exec: &Exec, error: ShimError) -> Error {
         FailureKind::Other | FailureKind::Invalid | FailureKind::Internal => {
             Error::new(crate::Class::Internal, format!("{EXEC_FAILED}{message}"))
         }
-        FailureKind::NotRunning | FailureKind::Busy => not_running(&exec.container),
+        FailureKind::NotRunning => not_running(&exec.container),
+        // A limit that is reached, or a container that was paused meanwhile: the shim says which.
+        FailureKind::Busy => Error::conflict(message),
     }
 }
 
@@ -536,6 +556,7 @@ pub(crate) async fn adopt(
             id,
             container: container.clone(),
             config,
+            made: Instant::now(),
             phase: watch::Sender::new(phase),
         });
         engine.execs.insert(&exec);

@@ -30,6 +30,14 @@ pub(crate) fn is_absence(error: &io::Error) -> bool {
     )
 }
 
+/// Whether a request failed because its shim ended meanwhile.
+pub(crate) fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
 /// The process at the other end of a connection that a shim listens on.
 pub(crate) fn process(socket: &UnixStream) -> io::Result<OwnedFd> {
     if let Some(pidfd) = sys::socket::peer_pidfd(socket.as_fd())? {

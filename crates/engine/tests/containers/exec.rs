@@ -215,3 +215,73 @@ async fn a_client_attached_before_the_start_misses_nothing() {
     root.assert_clean();
     engine.shutdown().await.unwrap();
 }
+
+/// Execs that somebody made and never started do not fill the daemon.
+#[tokio::test(flavor = "multi_thread")]
+async fn execs_that_wait_for_their_start_are_limited_and_the_oldest_goes() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    create(&engine, "box", request(&["sleep", "1000"])).await;
+    engine.start("box").await.unwrap();
+    let started = engine.exec_create("box", exec(&["true"])).await.unwrap();
+    let oldest = engine.exec_create("box", exec(&["true"])).await.unwrap();
+    engine
+        .exec_start(&started, &ExecStart::default())
+        .await
+        .unwrap();
+    for _ in 0..1023 {
+        engine.exec_create("box", exec(&["true"])).await.unwrap();
+    }
+    engine.exec_inspect(&oldest).unwrap();
+    let newest = engine.exec_create("box", exec(&["true"])).await.unwrap();
+    let gone = engine.exec_inspect(&oldest).unwrap_err();
+    assert_eq!(gone.class, Class::NotFound, "{}", gone.message);
+    // Neither the new one nor the one that was started.
+    engine.exec_inspect(&newest).unwrap();
+    engine.exec_inspect(&started).unwrap();
+    engine.remove("box", &FORCE).await.unwrap();
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
+/// A limit that is reached is said to be that, and not that the container does not run.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_execs_than_a_shim_has_room_for_are_refused_with_its_words() {
+    if !crate::common::can_run() {
+        return;
+    }
+    const DETACHED: ExecStart = ExecStart {
+        detach: true,
+        tty: false,
+        console_size: None,
+    };
+    let root = Root::new();
+    let engine = root.engine().await;
+    create(&engine, "box", request(&["sleep", "1000"])).await;
+    engine.start("box").await.unwrap();
+    for _ in 0..128 {
+        let id = engine
+            .exec_create("box", exec(&["sleep", "1000"]))
+            .await
+            .unwrap();
+        engine.exec_start(&id, &DETACHED).await.unwrap();
+    }
+    let one_more = engine
+        .exec_create("box", exec(&["sleep", "1000"]))
+        .await
+        .unwrap();
+    let refused = engine.exec_start(&one_more, &DETACHED).await.unwrap_err();
+    assert_eq!(
+        (refused.class, refused.message.as_str()),
+        (
+            Class::Conflict,
+            "the container has 128 exec processes already"
+        )
+    );
+    engine.remove("box", &FORCE).await.unwrap();
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}

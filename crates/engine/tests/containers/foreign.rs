@@ -1,10 +1,15 @@
 //! What belongs to somebody else, or may: it is left alone.
 
+use std::os::fd::AsFd as _;
+
 use crate::common::{Root, create, eventually, log, request};
 use crate::crash::FORCE;
 use api::options::StopOptions;
 use engine::{Engine, Status};
 use runtime::cgroup::{Cgroup, CgroupPath};
+
+/// How long a container is looked at that must not change its state: longer than one try to remove its cgroup.
+const LOOKS: std::time::Duration = std::time::Duration::from_secs(12);
 
 fn status(engine: &Engine, name: &str) -> Status {
     engine.container(name).unwrap().snapshot().status
@@ -98,6 +103,122 @@ async fn a_container_whose_shim_cannot_be_asked_lives_on_and_is_adopted_when_it_
     engine.stop("asked", &StopOptions::default()).await.unwrap();
     assert_eq!(container.snapshot().facts.exit_code, 6);
     engine.remove("asked", &FORCE).await.unwrap();
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
+/// Nobody would connect the client: he is told, instead of waiting for a start that does not come.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attach_whose_shim_cannot_be_asked_is_an_error() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let id = create(&engine, "deaf", request(&["sleep", "1000"])).await;
+    engine.start("deaf").await.unwrap();
+    // A connect fails with ELOOP: neither an answer nor the absence of a listener.
+    let socket = root.config.run_dirs().join(&id).join("shim.sock");
+    let away = socket.with_extension("away");
+    std::fs::rename(&socket, &away).unwrap();
+    std::os::unix::fs::symlink(&socket, &socket).unwrap();
+    let options = api::options::AttachOptions {
+        stream: true,
+        stdout: true,
+        ..api::options::AttachOptions::default()
+    };
+    let told = engine.attach("deaf", &options).await.map(|_| ());
+    std::fs::rename(&away, &socket).unwrap();
+    let told = told.unwrap_err();
+    assert_eq!(told.class, engine::Class::Internal, "{}", told.message);
+    engine.attach("deaf", &options).await.unwrap();
+    engine.remove("deaf", &FORCE).await.unwrap();
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
+/// A cgroup that cannot be removed as long as this lives: the host has it mounted somewhere.
+struct Pinned(std::path::PathBuf);
+
+impl Pinned {
+    fn new(directory: std::path::PathBuf) -> Self {
+        let mount = sys::command::Command::new("/bin/mount").arg("--bind");
+        let mounted = mount.arg(&directory).arg(&directory).output().unwrap();
+        assert!(mounted.status.success(), "{mounted:?}");
+        Self(directory)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // Whoever tries to remove it has it open just now.
+        sys::mount::unmount_detached(&self.0).expect("unmount the cgroup");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exit_on_the_disk_is_told_once_nothing_of_the_run_is_left() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let gate = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done";
+    let id = create(&engine, "late", request(&["sh", "-c", gate])).await;
+    engine.start("late").await.unwrap();
+    eventually("the trap is set", || log(&root, &id).contains("ready")).await;
+    let pid = engine
+        .container("late")
+        .unwrap()
+        .snapshot()
+        .facts
+        .pid
+        .unwrap();
+    engine.shutdown().await.unwrap();
+    drop(engine);
+    let init = sys::process::open_pidfd(pid).unwrap();
+    sys::process::send_signal(init.as_fd(), 15).unwrap();
+    let run_dir = root.config.run_dirs().join(&id);
+    let recorded = || {
+        std::fs::read_dir(&run_dir)
+            .unwrap()
+            .flatten()
+            .any(|entry| entry.file_name() == shim::protocol::EXIT_RECORD_NAME)
+    };
+    eventually("its exit is recorded", recorded).await;
+    crate::common::kill_shim(&root, &id);
+    // As if it had been killed right after it wrote the record, before it removed the cgroup.
+    let path = CgroupPath::new(&root.config.cgroup_parent, &id).unwrap();
+    eventually("its cgroup is gone", || Cgroup::open(&path).is_err()).await;
+    drop(Cgroup::create(&path).unwrap());
+    let v1 = std::path::Path::new("/sys/fs/cgroup/pids");
+    let hierarchy = if v1.exists() {
+        v1
+    } else {
+        std::path::Path::new("/sys/fs/cgroup")
+    };
+    let cgroup = hierarchy
+        .join(root.config.cgroup_parent.trim_start_matches('/'))
+        .join(&id);
+    let pinned = Pinned::new(cgroup);
+
+    let engine = root.reopen().await;
+    let container = engine.container("late").unwrap();
+    // As long as its cgroup is there it may run, for all that anybody knows.
+    tokio::time::timeout(LOOKS, async {
+        while container.snapshot().status == Status::Running {
+            tokio::time::sleep(crate::common::LOOK_EVERY).await;
+        }
+    })
+    .await
+    .unwrap_err();
+    drop(pinned);
+    eventually("its end is told", || {
+        container.snapshot().status == Status::Exited
+    })
+    .await;
+    assert_eq!(container.snapshot().facts.exit_code, 7);
+    engine.remove("late", &FORCE).await.unwrap();
     root.assert_clean();
     engine.shutdown().await.unwrap();
 }
