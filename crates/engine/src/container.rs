@@ -1,6 +1,6 @@
 //! The handle of one container: what readers see, and the way to its task.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,6 +24,9 @@ pub struct Container {
     held: OnceLock<image::Held>,
     /// Held by the one launch that prepares.
     pub(crate) preparing: Mutex<()>,
+    /// Held by whoever makes or removes what it consists of, and only while that is done: a preparation that was given
+    /// up may hang elsewhere, and makes nothing afterwards.
+    parts: Mutex<()>,
     pub(crate) attaching: attach::Waiters,
     pub(crate) execs: exec::Table,
 }
@@ -52,6 +55,7 @@ impl Container {
             shim,
             held: OnceLock::new(),
             preparing: Mutex::default(),
+            parts: Mutex::default(),
             attaching: attach::Waiters::default(),
             execs: exec::Table::default(),
         };
@@ -87,6 +91,11 @@ impl Container {
         }
         let found = images.held(self.id.as_str())?;
         Ok(found.map(|found| self.held.get_or_init(|| found)))
+    }
+
+    /// Waits until nobody makes or removes what it consists of, and keeps others from it. Blocks.
+    pub(crate) fn parts(&self) -> MutexGuard<'_, ()> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its shim, if it has one.

@@ -202,10 +202,13 @@ impl Effects {
         let (engine, container) = (self.engine.clone(), self.container.clone());
         self.engine.spawn(async move {
             turn.await;
-            let id = container.id().clone();
-            let destroying = engine.clone();
+            let (destroying, of) = (engine.clone(), container.clone());
             let result = engine
-                .blocking(move || files::destroy(&destroying, &id, anonymous))
+                .blocking(move || {
+                    // A start that was given up may be making them; none begins to any more.
+                    let _parts = of.parts();
+                    files::destroy(&destroying, of.id(), anonymous)
+                })
                 .await
                 .map_err(|error| error.message);
             container.attaching.end();

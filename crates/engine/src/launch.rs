@@ -69,10 +69,11 @@ pub(crate) async fn launch(
     container: &Arc<Container>,
     abort: &CancellationToken,
 ) -> Result<Launched, Failure> {
+    let mut making = None;
     let preparing = prepared(engine, container);
     let launching = async {
         let prepared = preparing.await?;
-        begin(engine, container, prepared).await
+        begin(engine, container, prepared, &mut making).await
     };
     let launched = tokio::select! {
         launched = tokio::time::timeout(LAUNCH_TIMEOUT, launching) => {
@@ -84,11 +85,13 @@ pub(crate) async fn launch(
         }
         () = abort.cancelled() => Err(Failure {
             exit_code: 137,
-            class: Class::Conflict,
-            message: format!("the start of container {} was interrupted", container.id()),
+            ..prepare::interrupted(container.id()).into()
         }),
     };
     if launched.is_err() {
+        if let Some(shim) = making {
+            abandon(engine, container.id(), shim).await;
+        }
         undo(engine, container.id()).await;
     }
     launched
@@ -109,11 +112,12 @@ async fn prepared(engine: &Arc<Inner>, container: &Arc<Container>) -> Result<Pre
         if to.is_closed() {
             return;
         }
-        let made = prepare::launch(&engine, &container.snapshot());
-        if to.send(made).is_err()
-            && let Err(error) = undo_blocking(&engine, container.id())
-        {
-            tracing::error!(container = %container.id().short(), %error, "leftover of a start that was given up");
+        let made = prepare::launch(&engine, &container, || to.is_closed());
+        if to.send(made).is_err() {
+            let _parts = container.parts();
+            if let Err(error) = undo_blocking(&engine, container.id()) {
+                tracing::error!(container = %container.id().short(), %error, "leftover of a start that was given up");
+            }
         }
     });
     let answer = prepared.await;
@@ -121,10 +125,13 @@ async fn prepared(engine: &Arc<Inner>, container: &Arc<Container>) -> Result<Pre
     Ok(answer.unwrap_or_else(gone)?)
 }
 
+/// Has a shim make the init and start the program. The shim is in `making` until that has succeeded or the shim has
+/// ended: whoever gives this up finds it there.
 async fn begin(
     engine: &Arc<Inner>,
     container: &Arc<Container>,
     prepared: Prepared,
+    making: &mut Option<Shim>,
 ) -> Result<Launched, Failure> {
     let Prepared {
         create,
@@ -137,11 +144,13 @@ async fn begin(
     let create = Request::Create(Box::new(create));
     let fds = netns.iter().chain(&peers).chain(&forwards);
     let fds: Vec<_> = fds.map(AsFd::as_fd).collect();
-    let (mut shim, pid) = create_init(engine, container.id(), &create, &fds).await?;
+    let pid = create_init(engine, container.id(), &create, &fds, making).await?;
     // From here on the shim alone has the ports: with its copies they are free again.
     drop((netns, peers, forwards, held));
     sys::fault!("engine.launch.created");
-    let started = start(container, &mut shim).await;
+    let shim = making.as_mut().expect("it has made the init");
+    let started = start(container, shim).await;
+    let shim = making.take().expect("it was there");
     match started {
         Ok(at_ns) => Ok(Launched {
             pid,
@@ -156,27 +165,52 @@ async fn begin(
     }
 }
 
+/// Ends a shim in the middle of its work, of which a parked one may not have begun. It is dead before its cgroup is
+/// looked for: one that it renames meanwhile would be missed under both names.
+async fn abandon(engine: &Arc<Inner>, id: &ContainerId, shim: Shim) {
+    let Shim {
+        connection,
+        child,
+        parked,
+    } = shim;
+    if let Some(child) = child {
+        child.kill().await;
+    }
+    drop(connection);
+    if let Err(failure) = clear(engine, id, parked).await {
+        tracing::error!(container = %id.short(), error = failure.message, "leftover of a start that was interrupted");
+    }
+}
+
 /// Has a shim make the init. A parked one that died meanwhile is no reason to fail.
 async fn create_init(
     engine: &Arc<Inner>,
     id: &ContainerId,
     create: &Request,
     fds: &[BorrowedFd<'_>],
-) -> Result<(Shim, u32), Failure> {
-    if let Some(mut shim) = engine.pool.take() {
+    making: &mut Option<Shim>,
+) -> Result<u32, Failure> {
+    if let Some(parked) = engine.pool.take() {
+        let shim = making.insert(parked);
         match shim.connection.call_with(create, fds).await {
             Err(ShimError::Io(error)) => {
                 tracing::warn!(%error, "a parked shim has died");
-                let parked = shim.parked.clone();
-                end(shim).await;
-                clear(engine, id, parked).await?;
+                let name = shim.parked.clone();
+                end_made(making).await;
+                clear(engine, id, name).await?;
             }
-            answer => return created(shim, answer).await,
+            answer => return created(making, answer).await,
         }
     }
-    let mut shim = pool::spawn(engine).await?;
+    let shim = making.insert(pool::spawn(engine).await?);
     let answer = shim.connection.call_with(create, fds).await;
-    created(shim, answer).await
+    created(making, answer).await
+}
+
+async fn end_made(making: &mut Option<Shim>) {
+    if let Some(shim) = making.take() {
+        end(shim).await;
+    }
 }
 
 /// Removes what a parked shim has left that died idle or at any moment of making an init: its cgroup under the name
@@ -197,18 +231,17 @@ async fn clear(
     Ok(cleared.await?)
 }
 
-async fn created(shim: Shim, answer: Result<Reply, ShimError>) -> Result<(Shim, u32), Failure> {
-    match answer {
-        Ok(Reply::Created { pid }) => Ok((shim, pid)),
-        Ok(other) => {
-            end(shim).await;
-            Err(failure(ShimError::unexpected(&other)))
-        }
-        Err(error) => {
-            end(shim).await;
-            Err(failure(error))
-        }
-    }
+async fn created(
+    making: &mut Option<Shim>,
+    answer: Result<Reply, ShimError>,
+) -> Result<u32, Failure> {
+    let error = match answer {
+        Ok(Reply::Created { pid }) => return Ok(pid),
+        Ok(other) => ShimError::unexpected(&other),
+        Err(error) => error,
+    };
+    end_made(making).await;
+    Err(failure(error))
 }
 
 async fn start(container: &Container, shim: &mut Shim) -> Result<i64, ShimError> {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use network::{Dns, Servers};
@@ -12,6 +11,7 @@ use runtime::cgroup::{self, Cgroup, CgroupPath};
 use runtime::{Overlay, Rootfs, oci, seccomp};
 use shim::protocol::{self, Size};
 
+use crate::container::Container;
 use crate::definition::Definition;
 use crate::open::Inner;
 use crate::spec::{self, Peer, Place};
@@ -32,13 +32,16 @@ pub(crate) struct Prepared {
     pub(crate) held: Vec<OwnedFd>,
 }
 
-/// Prepares a launch: an empty run directory, the files, and what the shim is told.
-pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Error> {
+/// Prepares a launch: an empty run directory, the files, and what the shim is told. The sources of binds may make it
+/// hang; if it was given up meanwhile, it makes nothing.
+pub(crate) fn launch(
+    engine: &Inner,
+    container: &Container,
+    given_up: impl Fn() -> bool,
+) -> Result<Prepared, Error> {
+    let snapshot = container.snapshot();
     let definition = &snapshot.definition;
     let id = &definition.id;
-    let run_dir = engine.config.run_dir(id);
-    files::make_run_dir(&run_dir)?;
-    sys::fault!("engine.launch.run_dir");
     let held = engine.images.mountable(id.as_str())?.ok_or_else(|| {
         Error::new(
             crate::Class::Internal,
@@ -46,7 +49,7 @@ pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Er
         )
     })?;
     let directory = engine.config.container_dir(id);
-    let log = log_settings(definition, &snapshot.name, &directory)?;
+    let log = log_file::settings(definition, &snapshot.name, &directory).map_err(unlogged)?;
     let joined = joined(engine, definition)?;
     let peers: BTreeMap<_, _> = joined.iter().map(of_a_peer).collect();
     let sources = volumes::sources(engine, definition)?;
@@ -60,6 +63,13 @@ pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Er
     };
     let mut spec = spec::generate(definition, &place)?;
     let seccomp = take_seccomp(&mut spec)?;
+    let _parts = container.parts();
+    if given_up() {
+        return Err(interrupted(id));
+    }
+    let run_dir = engine.config.run_dir(id);
+    files::make_run_dir(&run_dir)?;
+    sys::fault!("engine.launch.run_dir");
     let given = engine.networks.attach(definition, &snapshot.name)?;
     sys::fault!("engine.launch.attached");
     let bridged = given.attached.as_ref().and_then(|a| a.bridged.as_ref());
@@ -104,15 +114,14 @@ pub(crate) fn launch(engine: &Inner, snapshot: &Snapshot) -> Result<Prepared, Er
     })
 }
 
-fn log_settings(
-    definition: &Definition,
-    name: &str,
-    directory: &Path,
-) -> Result<Option<protocol::Log>, Error> {
-    log_file::settings(definition, name, directory).map_err(|why| {
-        let words = "failed to create task for container: failed to initialize logging driver";
-        Error::new(crate::Class::Internal, format!("{words}: {why}"))
-    })
+/// The error of a start that somebody has ended.
+pub(crate) fn interrupted(id: &ContainerId) -> Error {
+    Error::conflict(format!("the start of container {id} was interrupted"))
+}
+
+fn unlogged(why: String) -> Error {
+    let words = "failed to create task for container: failed to initialize logging driver";
+    Error::new(crate::Class::Internal, format!("{words}: {why}"))
 }
 
 /// Takes the seccomp policy out of a specification, compiled.

@@ -10,6 +10,9 @@ use crate::peer;
 /// How long a shim may take to end after it was let go, before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a killed shim may take to be gone: only one that hangs in the kernel takes longer.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The process of a shim. Whoever drops it may forget it: it is reaped when it ends.
 #[derive(Debug)]
 pub(crate) struct Process(Option<Child>);
@@ -37,6 +40,35 @@ impl Process {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "wait for a shim"),
             Err(error) => tracing::warn!(%error, "wait for a shim"),
+        }
+    }
+}
+
+impl Process {
+    /// Ends it now. One that hangs in the kernel is reaped when that lets it go.
+    pub(crate) async fn kill(mut self) {
+        let Some(mut child) = self.0.take() else {
+            return;
+        };
+        let ended = tokio::task::spawn_blocking(move || {
+            let give_up = Instant::now() + DEATH_TIMEOUT;
+            let pidfd = peer::pidfd(child.id())?;
+            child.kill()?;
+            if peer::ends_by(&pidfd, give_up)? {
+                child.wait()?;
+                return Ok(None);
+            }
+            Ok::<_, std::io::Error>(Some(child))
+        })
+        .await;
+        match ended {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(child))) => {
+                tracing::warn!(pid = child.id(), "a killed shim does not end");
+                drop(Self(Some(child)));
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "kill a shim"),
+            Err(error) => tracing::warn!(%error, "kill a shim"),
         }
     }
 }

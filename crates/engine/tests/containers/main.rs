@@ -10,6 +10,7 @@ mod common;
 mod crash;
 mod exec;
 mod foreign;
+mod interrupted;
 mod lifecycle;
 mod trouble;
 mod volumes;

@@ -1,0 +1,101 @@
+//! Starts that are ended while they are under way: nothing of them stays, and nothing comes afterwards.
+
+use std::os::fd::AsFd as _;
+use std::time::Instant;
+
+use crate::common::{PATIENCE, Root, create, eventually, request};
+use crate::crash::FORCE;
+
+/// SIGSTOP.
+const SIGSTOP: i32 = 19;
+
+/// So many names in the container's hosts file that writing it takes a while.
+const HOSTS: usize = 8_000;
+
+/// So many files in the container that removing them takes as long.
+const FILES: usize = 2_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_removal_waits_for_the_files_of_a_start_that_it_ends() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    for _ in 0..3 {
+        let mut slow = request(&["true"]);
+        let hosts = (0..HOSTS).map(|number| format!("host{number}:10.0.0.1"));
+        slow.host_config.extra_hosts = Some(hosts.collect());
+        let id = create(&engine, "slow", slow).await;
+        let directory = root.config.containers_dir().join(&id);
+        for number in 0..FILES {
+            std::fs::write(directory.join(format!("upper/{number}")), "").unwrap();
+        }
+        let (of, name) = (engine.clone(), id.clone());
+        let starting = tokio::spawn(async move { of.start(&name).await });
+        let give_up = Instant::now() + PATIENCE;
+        while !directory.join("hostname").exists() {
+            assert!(Instant::now() < give_up, "its files are being written");
+            tokio::task::yield_now().await;
+        }
+        engine.remove(&id, &FORCE).await.unwrap();
+        assert!(starting.await.unwrap().is_err(), "it was interrupted");
+        assert!(!directory.exists());
+    }
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
+/// The process that holds the directory of this cgroup open: the shim that is parked with it.
+fn holder_of(root: &Root, cgroup: &str) -> Option<u32> {
+    let directory = format!("{}/{cgroup}", root.config.cgroup_parent);
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.find(|pid| {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        let fds = fds.into_iter().flatten().flatten();
+        let mut links = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        *pid != std::process::id() && links.any(|link| link.ends_with(&directory[1..]))
+    })
+}
+
+fn parked(root: &Root) -> Vec<String> {
+    let mut names = runtime::cgroup::list(&root.config.cgroup_parent);
+    names.retain(|name| name.starts_with("pool-"));
+    names
+}
+
+fn signal(pid: u32, signal: i32) {
+    let process = sys::process::open_pidfd(pid).unwrap();
+    sys::process::send_signal(process.as_fd(), signal).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_start_that_is_ended_leaves_no_parked_cgroup() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let id = create(&engine, "short", request(&["sleep", "1000"])).await;
+    eventually("a shim is parked", || {
+        parked(&root).len() == 1 && holder_of(&root, &parked(&root)[0]).is_some()
+    })
+    .await;
+    let name = parked(&root).remove(0);
+    let shim = holder_of(&root, &name).unwrap();
+    // It stands at the beginning of its work, as one does for a moment that a removal may meet.
+    signal(shim, SIGSTOP);
+    let (of, at) = (engine.clone(), id.clone());
+    let starting = tokio::spawn(async move { of.start(&at).await });
+    eventually("another one is parked", || {
+        parked(&root).iter().any(|other| *other != name)
+    })
+    .await;
+    engine.remove(&id, &FORCE).await.unwrap();
+    assert!(starting.await.unwrap().is_err(), "it was interrupted");
+    assert!(!parked(&root).contains(&name), "its cgroup is left");
+    assert_eq!(holder_of(&root, &name), None, "its shim is left");
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
