@@ -31,9 +31,26 @@ pub(crate) fn cargo() -> Command {
     command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// The profile of what is installed and measured.
+const INSTALLED: &str = "dist";
+
 /// Builds Cooper with one of the workspace's profiles and answers where the static target puts it.
 pub(crate) fn build_cooper(profile: &str) -> Result<PathBuf> {
-    run(cargo().args(["build", "--profile", profile, "--locked", "--bin", "cooper"]))?;
+    let mut build = cargo();
+    build.args(["build", "--profile", profile, "--locked", "--bin", "cooper"]);
+    // What is installed says what it was made from; the other profiles would be built anew for each commit.
+    if profile == INSTALLED {
+        for (variable, format) in [
+            ("COOPER_GIT_COMMIT", "--format=%H"),
+            ("COOPER_BUILD_TIME", "--format=%cI"),
+        ] {
+            // Sources without their history are built all the same.
+            if let Ok(value) = read(command("git").args(["log", "-1", format])) {
+                build.env(variable, value.trim());
+            }
+        }
+    }
+    run(&mut build)?;
     let directory = root().join("target/x86_64-unknown-linux-gnu");
     Ok(directory.join(profile).join("cooper"))
 }

@@ -303,7 +303,7 @@ fn registries(daemon: &Daemon<'_>) -> RegistryConfig {
     }
 }
 
-/// What the build says of itself: packages set these variables.
+/// What the build says of itself: packages set these variables, as `xtask` does for the profile `dist`.
 const COMMIT: Option<&str> = option_env!("COOPER_GIT_COMMIT");
 const BUILT: Option<&str> = option_env!("COOPER_BUILD_TIME");
 

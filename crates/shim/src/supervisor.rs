@@ -28,7 +28,9 @@ pub(crate) const READ_BYTES: usize = 64 << 10;
 /// What one read adds to a client's outbox at most.
 pub(crate) const FRAME_BYTES: usize = HEADER_BYTES + READ_BYTES;
 
-/// Connections served at once; with [`EXECS_MAX`] × 4 it stays below the usual limit of 1,024 descriptors.
+/// Connections served at once; with [`EXECS_MAX`] × 4 it stays below the usual limit of 1,024 descriptors. The relay of
+/// published ports in the same process has limits of its own: where all are used at once descriptors run out, and what
+/// comes next waits in the backlog.
 const CONNECTIONS_MAX: usize = 384;
 /// How many of them may be streams: the others are for the daemon's requests, so that a container with many
 /// attached clients can still be stopped.
