@@ -303,7 +303,7 @@ const OPTIONS: &[(&str, &str)] = &[
     ("--init", "cat /proc/1/comm; ps -o comm"),
     (
         "--pid host",
-        "test $(ls -d /proc/[0-9]* | wc -l) -gt 5 && echo many",
+        "set -- /proc/[0-9]*; test $# -gt 5 && echo many",
     ),
     ("--ipc none", "ls /dev/shm"),
     (
