@@ -172,6 +172,25 @@ async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn a_registry_that_wants_a_pause_gets_the_one_that_it_names() {
+    let Some(client) = client() else { return };
+    let fake = Fake::start(Fault::TooMany).await;
+    let (pulled, progress) = client.pull(&fake.name("tool"), anonymous()).await;
+    pulled.unwrap();
+    let retries: Vec<u64> = progress
+        .iter()
+        .filter_map(|progress| match progress {
+            Progress::Layer {
+                phase: Phase::Retrying { seconds },
+                ..
+            } => Some(*seconds),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(retries, [2, 1]);
+}
+
+#[tokio::test]
 async fn what_is_not_its_digest_is_refused_and_nothing_is_left() {
     let Some(client) = client() else { return };
     for fault in [Fault::WrongLayer, Fault::WrongDiffId, Fault::LongLayer] {

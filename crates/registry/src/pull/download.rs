@@ -26,6 +26,9 @@ const ATTEMPTS: u64 = 5;
 /// The pause grows by this with each try, as Docker's.
 const RETRY_STEP_S: u64 = 5;
 
+/// A registry that wants a longer pause (`Retry-After`) gets this one: somebody waits for the pull.
+const RETRY_AFTER_MAX_S: u64 = 60;
+
 /// The countdown's step.
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -93,7 +96,11 @@ impl Downloads {
                 Ok(()) => break,
                 Err(error) if error.is_passing() && attempt < ATTEMPTS => {
                     tracing::info!(digest = %layer.digest, attempt, %error, "a download is tried again");
-                    pause(attempt * RETRY_STEP_S, teller).await?;
+                    let asked = error.retry_after_s();
+                    let seconds = asked.map_or(attempt * RETRY_STEP_S, |asked| {
+                        asked.clamp(1, RETRY_AFTER_MAX_S)
+                    });
+                    pause(seconds, teller).await?;
                     attempt += 1;
                 }
                 Err(error) => return Err(super::documents::unknown_blob(error)),

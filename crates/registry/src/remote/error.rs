@@ -92,6 +92,15 @@ impl Error {
         matches!(self, Self::Denied { code, .. } if code == "UNAUTHORIZED")
     }
 
+    /// What the registry wants us to wait, in seconds, when it wants fewer requests.
+    #[must_use]
+    pub fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Self::TooManyRequests { retry_after_s, .. } => *retry_after_s,
+            _ => None,
+        }
+    }
+
     /// Whether the same request may succeed a moment later.
     #[must_use]
     pub fn is_passing(&self) -> bool {

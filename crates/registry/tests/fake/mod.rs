@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     WrongManifest,
     /// A token is needed, and a password for the token.
     Login,
+    /// The first download of the layer is one request too many; two seconds later it would not be.
+    TooMany,
     /// Blobs are on another host.
     Redirect(SocketAddr),
     /// As `Truncate`, and what follows is another part than the one asked for.
@@ -255,6 +257,12 @@ impl Content {
                 .unwrap();
         }
         let first = self.downloads.fetch_add(1, Ordering::Relaxed) == 0;
+        if self.fault == Fault::TooMany && first {
+            let mut refusal = error(429, "TOOMANYREQUESTS", "slow down", None);
+            let pause = header::HeaderValue::from_static("2");
+            refusal.headers_mut().insert(header::RETRY_AFTER, pause);
+            return refusal;
+        }
         if matches!(self.fault, Fault::Truncate | Fault::OtherRange) && first {
             bytes.truncate(bytes.len() / 2);
         }
