@@ -214,7 +214,7 @@ const NEVER_SWARM: &str =
 fn nobody(call: &Call, pattern: &str) -> Option<Failure> {
     let name = &call.name;
     let message = match (call.head.method.as_str(), pattern) {
-        ("GET" | "HEAD", "/plugins/{name}/json") => format!("plugin \"{name}\" not found"),
+        ("GET", "/plugins/{name}/json") => format!("plugin \"{name}\" not found"),
         _ => return None,
     };
     Some(Failure::new(StatusCode::NOT_FOUND, message))
