@@ -13,7 +13,8 @@
 
 mod schema;
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +48,9 @@ const RESERVE_BYTES: u64 = 8 << 20;
 /// The part of a small file system that the reserve may take, as a divisor.
 const RESERVE_PART: u64 = 32;
 
+/// Of the database and what lies beside it.
+const FILE_MODE: u32 = 0o600;
+
 /// What went wrong with the database.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -58,6 +62,15 @@ pub enum Error {
         /// SQLite's reason.
         #[source]
         source: rusqlite::Error,
+    },
+    /// The file cannot be made, or not for its owner alone.
+    #[error("make the state database {} its owner's alone", path.display())]
+    Private {
+        /// The database file.
+        path: PathBuf,
+        /// The errno.
+        #[source]
+        source: std::io::Error,
     },
     /// The file was written by a newer version of Cooper.
     #[error(
@@ -110,6 +123,10 @@ impl Db {
             path: path.to_owned(),
             source,
         };
+        keep_private(path).map_err(|source| Error::Private {
+            path: path.to_owned(),
+            source,
+        })?;
         let mut writer = connect(path).map_err(opened)?;
         let new = migrate(path, &mut writer, schema::MIGRATIONS)? == 0;
         // A write makes SQLite create the log, so that it can be opened for syncing.
@@ -276,6 +293,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Definitions hold passwords: nobody else reads the file, nor the log and the index beside it, which SQLite makes with
+/// its mode.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    for end in ["-wal", "-shm"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(end);
+        match std::fs::set_permissions(beside, Permissions::from_mode(FILE_MODE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -345,6 +383,26 @@ mod tests {
     fn count(db: &Db) -> i64 {
         db.read::<_, Error>(|c| Ok(c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?))
             .unwrap()
+    }
+
+    #[test]
+    fn nobody_else_reads_what_it_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cooper.db");
+        let modes = || {
+            ["", "-wal", "-shm"].map(|end| {
+                let mut path = path.as_os_str().to_owned();
+                path.push(end);
+                std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+            })
+        };
+        let db = Db::open(&path).unwrap();
+        assert_eq!(modes(), [0o600; 3]);
+        drop(db);
+        // As an earlier Cooper left it.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let _db = Db::open(&path).unwrap();
+        assert_eq!(modes(), [0o600; 3]);
     }
 
     #[test]

@@ -30,6 +30,15 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for effects under way. What is cut off then is what a crash would cut off.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Of the data root, as dockerd's.
+const DATA_ROOT_MODE: u32 = 0o710;
+
+/// Of the exec root: the sockets in it have modes of their own.
+const EXEC_ROOT_MODE: u32 = 0o711;
+
+/// Of what only the engine and the shims read: definitions and logs.
+const PRIVATE_MODE: u32 = 0o700;
+
 /// The engine. Clones share it; dropping the last one stops nothing that runs.
 #[derive(Clone)]
 pub struct Engine {
@@ -189,15 +198,31 @@ impl Engine {
     }
 }
 
+/// Makes a directory, and those above it, with this mode. One that is there may be an administrator's, and keeps its own.
+fn make_private(path: &std::path::Path, mode: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        // The umask may have taken more away than is meant.
+        Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)),
+        Err(_) if path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 impl Inner {
     fn open(config: Config) -> Result<Self, Error> {
-        let made = |path: &std::path::Path| {
-            std::fs::create_dir_all(path)
-                .map_err(|source| Error::internal(format!("make {}", path.display()), source))
-        };
-        made(&config.data_root)?;
-        made(&config.containers_dir())?;
-        made(&config.run_dirs())?;
+        for (path, mode) in [
+            (&config.data_root, DATA_ROOT_MODE),
+            (&config.exec_root, EXEC_ROOT_MODE),
+            (&config.containers_dir(), PRIVATE_MODE),
+            (&config.run_dirs(), PRIVATE_MODE),
+        ] {
+            make_private(path, mode)
+                .map_err(|source| Error::internal(format!("make {}", path.display()), source))?;
+        }
         let lock = lock(&config)?;
         let db = Db::open(&config.data_root.join("cooper.db"))?;
         let (strays, findings) = strays(&config, &db)?;
@@ -408,5 +433,31 @@ async fn sync_regularly(inner: Arc<Inner>) {
         if let Err(error) = inner.blocking(move || Ok(db.checkpoint()?)).await {
             tracing::warn!(error = %error.message, "the database's log grows");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_the_engine_makes_is_open_to_none_but_whom_it_must() {
+        let above = tempfile::tempdir().unwrap();
+        let mode =
+            |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let data = above.path().join("lib/data");
+        make_private(&data, DATA_ROOT_MODE).unwrap();
+        make_private(&data.join("containers"), PRIVATE_MODE).unwrap();
+        assert_eq!(
+            (mode(&data), mode(&data.join("containers"))),
+            (0o710, 0o700)
+        );
+        // An administrator's directory is his.
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o750)).unwrap();
+        make_private(&data, DATA_ROOT_MODE).unwrap();
+        assert_eq!(mode(&data), 0o750);
+        std::fs::write(above.path().join("file"), b"").unwrap();
+        make_private(&above.path().join("file"), PRIVATE_MODE).unwrap_err();
     }
 }

@@ -24,6 +24,9 @@ use crate::tap::{Socket, tap};
 
 /// Mode of a unix socket: whoever may write to it owns the machine.
 const SOCKET_MODE: u32 = 0o660;
+
+/// Of directories made for a socket.
+const DIRECTORY_MODE: u32 = 0o711;
 /// How long a client may take for its headers, and how long a connection may be idle (dockerd: 5 minutes).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long a stranger may take to be told that it is one.
@@ -58,6 +61,19 @@ enum Bound {
     Tcp(TcpListener),
 }
 
+/// Makes the directories above a socket or a pidfile, as open as a socket in them needs it and no more: the exec root is
+/// made here first.
+pub(crate) fn make_above(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    match path.parent() {
+        Some(parent) => fs::DirBuilder::new()
+            .recursive(true)
+            .mode(DIRECTORY_MODE)
+            .create(parent),
+        None => Ok(()),
+    }
+}
+
 impl Listener {
     /// Binds a unix socket of mode 0660. A file left by a daemon that is gone is replaced. Needs a tokio runtime.
     ///
@@ -68,7 +84,7 @@ impl Listener {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        fs::create_dir_all(parent)?;
+        make_above(path)?;
         // Bound under another name, and of its mode before it listens: whatever the umask is, nobody can connect who
         // may not.
         let mut hidden_name = name.to_owned();

@@ -7,6 +7,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::listen::make_above;
+
 /// A pidfile of this process; removed when dropped.
 #[derive(Debug)]
 pub(super) struct Pidfile {
@@ -32,9 +34,7 @@ impl Pidfile {
             )
         };
         let lives = |pid: &str| told(&format_args!("process with PID {pid} is still running"));
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(|error| told(&error))?;
-        }
+        make_above(path).map_err(|error| told(&error))?;
         let file = File::options()
             .create(true)
             .truncate(false)
