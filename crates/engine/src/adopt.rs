@@ -296,6 +296,8 @@ async fn tell_exit(container: &Container, run: u64, exit: protocol::Exit) {
 /// Ends a run that has no shim any more, and tells how it ended as far as anybody knows. As long as its cgroup cannot
 /// be ended it may run, and counts as running: what is started over it would have its files twice.
 async fn lost(engine: &Arc<Inner>, container: &Arc<Container>, run: u64) {
+    // Their clients have seen the end of the output, and ask for the code next.
+    exec::all_lost(engine, container, EXIT_UNKNOWN).await;
     let run_dir = container.shim().run_dir().to_owned();
     let id = container.id().clone();
     let reading = engine.blocking(move || Ok(read_record(&run_dir, id.as_str())));
@@ -310,7 +312,6 @@ async fn lost(engine: &Arc<Inner>, container: &Arc<Container>, run: u64) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(ASK_AGAIN_MAX);
     }
-    exec::all_lost(engine, container, EXIT_UNKNOWN).await;
     match recorded {
         Some(exit) => tell_exit(container, run, exit).await,
         None => tell_lost(container, run).await,

@@ -84,18 +84,26 @@ pub struct ExecStream {
 /// longer for one that only closed its streams.
 const EXIT_AFTER_OUTPUT: Duration = Duration::from_millis(500);
 
+/// How long the end of an exec may come after its shim's: only a machine that is very busy takes longer.
+const EXIT_AFTER_SHIM: Duration = Duration::from_secs(10);
+
 /// Knows when an exec has ended: a client that has seen the last output asks for the exit code next.
 #[derive(Debug)]
-pub struct ExecEnd(watch::Receiver<Phase>);
+pub struct ExecEnd(Arc<Exec>);
 
 impl ExecEnd {
     /// Waits until the exit code is known, or a moment.
-    pub async fn wait(mut self) {
-        let exited = self
-            .0
-            .wait_for(|phase| matches!(phase, Phase::Exited { .. }));
-        // Neither a lost sender nor a process that runs on is a reason to keep the client waiting.
-        drop(tokio::time::timeout(EXIT_AFTER_OUTPUT, exited).await);
+    pub async fn wait(self) {
+        // A process that runs on is no reason to keep the client waiting; one that has lost its shim does not.
+        if !self.within(EXIT_AFTER_OUTPUT).await && self.0.has_lost_shim().await {
+            self.within(EXIT_AFTER_SHIM).await;
+        }
+    }
+
+    async fn within(&self, limit: Duration) -> bool {
+        let mut phase = self.0.phase.subscribe();
+        let exited = phase.wait_for(|phase| matches!(phase, Phase::Exited { .. }));
+        tokio::time::timeout(limit, exited).await.is_ok()
     }
 }
 
@@ -212,6 +220,13 @@ impl Exec {
     fn run_dir(&self) -> &Path {
         self.container.shim().run_dir()
     }
+
+    async fn has_lost_shim(&self) -> bool {
+        match self.container.shim().connect().await {
+            Err(ShimError::Io(source)) => peer::is_absence(&source),
+            Ok(_) | Err(_) => false,
+        }
+    }
 }
 
 impl Engine {
@@ -327,7 +342,7 @@ impl Engine {
                 Ok(ExecStream {
                     tty: config.tty,
                     stream: (!options.detach).then(|| connection.into_stream()),
-                    ended: ExecEnd(exec.phase.subscribe()),
+                    ended: ExecEnd(exec.clone()),
                 })
             }
             Ok(other) => Err(ShimError::unexpected(&other).into_error("exec")),

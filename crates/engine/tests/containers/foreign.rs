@@ -138,10 +138,19 @@ async fn an_attach_whose_shim_cannot_be_asked_is_an_error() {
 }
 
 /// A cgroup that cannot be removed as long as this lives: the host has it mounted somewhere.
-struct Pinned(std::path::PathBuf);
+pub(crate) struct Pinned(std::path::PathBuf);
 
 impl Pinned {
-    fn new(directory: std::path::PathBuf) -> Self {
+    /// Pins the cgroup of a container.
+    pub(crate) fn of(root: &Root, id: &str) -> Self {
+        let v1 = std::path::Path::new("/sys/fs/cgroup/pids");
+        let hierarchy = if v1.exists() {
+            v1
+        } else {
+            std::path::Path::new("/sys/fs/cgroup")
+        };
+        let parent = root.config.cgroup_parent.trim_start_matches('/');
+        let directory = hierarchy.join(parent).join(id);
         let mount = sys::command::Command::new("/bin/mount").arg("--bind");
         let mounted = mount.arg(&directory).arg(&directory).output().unwrap();
         assert!(mounted.status.success(), "{mounted:?}");
@@ -191,16 +200,7 @@ async fn an_exit_on_the_disk_is_told_once_nothing_of_the_run_is_left() {
     let path = CgroupPath::new(&root.config.cgroup_parent, &id).unwrap();
     eventually("its cgroup is gone", || Cgroup::open(&path).is_err()).await;
     drop(Cgroup::create(&path).unwrap());
-    let v1 = std::path::Path::new("/sys/fs/cgroup/pids");
-    let hierarchy = if v1.exists() {
-        v1
-    } else {
-        std::path::Path::new("/sys/fs/cgroup")
-    };
-    let cgroup = hierarchy
-        .join(root.config.cgroup_parent.trim_start_matches('/'))
-        .join(&id);
-    let pinned = Pinned::new(cgroup);
+    let pinned = Pinned::of(&root, &id);
 
     let engine = root.reopen().await;
     let container = engine.container("late").unwrap();

@@ -1,10 +1,14 @@
-//! Starts that are ended while they are under way: nothing of them stays, and nothing comes afterwards.
+//! What is ended while it is under way: nothing of it stays, nothing comes afterwards, and its end is told.
 
 use std::os::fd::AsFd as _;
 use std::time::Instant;
 
+use api::exec::{ExecConfig, ExecStart};
+use tokio::io::AsyncReadExt as _;
+
 use crate::common::{PATIENCE, Root, create, eventually, request};
 use crate::crash::FORCE;
+use crate::foreign::Pinned;
 
 /// SIGSTOP.
 const SIGSTOP: i32 = 19;
@@ -96,6 +100,39 @@ async fn a_start_that_is_ended_leaves_no_parked_cgroup() {
     assert!(starting.await.unwrap().is_err(), "it was interrupted");
     assert!(!parked(&root).contains(&name), "its cgroup is left");
     assert_eq!(holder_of(&root, &name), None, "its shim is left");
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_exec_whose_shim_dies_has_not_succeeded() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let id = create(&engine, "box", request(&["sleep", "1000"])).await;
+    engine.start("box").await.unwrap();
+    let config = ExecConfig {
+        cmd: Some(vec!["sleep".to_owned(), "1000".to_owned()]),
+        attach_stdout: true,
+        ..ExecConfig::default()
+    };
+    let exec = engine.exec_create("box", config).await.unwrap();
+    let started = engine.exec_start(&exec, &ExecStart::default()).await;
+    let started = started.unwrap();
+    // Its end takes as long as this machine wants.
+    let pinned = Pinned::of(&root, &id);
+    crate::common::kill_shim(&root, &id);
+    let mut output = Vec::new();
+    let mut stream = started.stream.unwrap();
+    stream.read_to_end(&mut output).await.unwrap();
+    started.ended.wait().await;
+    // What the docker command line asks now; no code counts as success.
+    let told = engine.exec_inspect(&exec).unwrap();
+    drop(pinned);
+    assert_eq!((told.running, told.exit_code), (false, Some(137)));
+    engine.remove("box", &FORCE).await.unwrap();
     root.assert_clean();
     engine.shutdown().await.unwrap();
 }
