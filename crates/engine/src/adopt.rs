@@ -207,6 +207,13 @@ pub(crate) async fn watch(
     let mut pause = ASK_AGAIN_FIRST;
     loop {
         if let Some(mut followed) = shim.take() {
+            match followed.process() {
+                Ok(process) => container.set_shim_process(run, process),
+                // It has just ended, and that is seen below.
+                Err(error) => {
+                    tracing::debug!(container = %container.id().short(), %error, "the process of its shim")
+                }
+            }
             child = followed.child.take().or(child);
             if follow(engine, container, run, &mut followed.connection).await {
                 followed.child = child;

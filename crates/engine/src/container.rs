@@ -1,5 +1,6 @@
 //! The handle of one container: what readers see, and the way to its task.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -7,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::state::Snapshot;
 use crate::step::{Input, Refusal, Request};
-use crate::{ContainerId, Error, attach, exec, shim_client};
+use crate::{ContainerId, Error, attach, exec, peer, shim_client};
 
 /// Requests and results that wait for the container's task: each is handled in well under a millisecond, and
 /// a sender that finds the queue full waits.
@@ -27,6 +28,8 @@ pub struct Container {
     /// Held by whoever makes or removes what it consists of, and only while that is done: a preparation that was given
     /// up may hang elsewhere, and makes nothing afterwards.
     parts: Mutex<()>,
+    /// The process of the shim that is followed, and its run: one that hangs accepts nobody who would ask who it is.
+    shim_process: Mutex<Option<(u64, OwnedFd)>>,
     pub(crate) attaching: attach::Waiters,
     pub(crate) execs: exec::Table,
 }
@@ -56,6 +59,7 @@ impl Container {
             held: OnceLock::new(),
             preparing: Mutex::default(),
             parts: Mutex::default(),
+            shim_process: Mutex::default(),
             attaching: attach::Waiters::default(),
             execs: exec::Table::default(),
         };
@@ -96,6 +100,27 @@ impl Container {
     /// Waits until nobody makes or removes what it consists of, and keeps others from it. Blocks.
     pub(crate) fn parts(&self) -> MutexGuard<'_, ()> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes which process the shim of a run is.
+    pub(crate) fn set_shim_process(&self, run: u64, process: OwnedFd) {
+        *self.shim_process() = Some((run, process));
+    }
+
+    /// Kills the shim of this run; the one of another is left alone.
+    pub(crate) fn kill_shim(&self, run: u64) -> Result<(), Error> {
+        match &*self.shim_process() {
+            Some((of, process)) if *of == run => {
+                peer::kill(process).map_err(|source| Error::internal("kill a shim", source))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn shim_process(&self) -> MutexGuard<'_, Option<(u64, OwnedFd)>> {
+        self.shim_process
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its shim, if it has one.

@@ -51,6 +51,7 @@ impl Effects {
                 thaw,
                 ticket,
             } => self.signal(run, signal, thaw, ticket),
+            Effect::Force { run } => self.force(run),
             Effect::Freeze { run } => {
                 self.ask_shim(Request::Pause, move |result| Input::Frozen { run, result });
             }
@@ -171,6 +172,16 @@ impl Effects {
             if thaw {
                 let result = ask(&container, &Request::Resume).await;
                 container.tell(Input::Thawed { run, result }).await;
+            }
+        });
+    }
+
+    /// Without the shim: that may hang, and cannot be waited for. Its end is the end of the run.
+    fn force(&self, run: u64) {
+        let (engine, container) = (self.engine.clone(), self.container.clone());
+        self.engine.spawn(async move {
+            if let Err(error) = launch::force(&engine, &container, run).await {
+                tracing::error!(container = %container.id().short(), error = %error.message, "kill a container without its shim");
             }
         });
     }

@@ -5,7 +5,7 @@
 //! has promised nothing, and the sweep of the next one ends what it finds.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -43,6 +43,16 @@ pub(crate) struct Shim {
     pub(crate) child: Option<Process>,
     /// The name of the cgroup that it parked in, if it came from the pool.
     pub(crate) parked: Option<String>,
+}
+
+impl Shim {
+    /// Its process.
+    pub(crate) fn process(&self) -> io::Result<OwnedFd> {
+        match &self.child {
+            Some(child) => child.pidfd(),
+            None => self.connection.peer(),
+        }
+    }
 }
 
 /// A run that has begun.
@@ -335,13 +345,80 @@ pub(crate) fn undo_blocking(engine: &Inner, id: &ContainerId) -> Result<(), Erro
     shim.and(cgroup).and(directory).and(network)
 }
 
+/// How long a shim may take to say that it lives, after its container was killed without it: it is killed then too.
+const LIVENESS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Kills the processes of a run without its shim, thawed, and a shim that does not answer after them. What is told of
+/// the end comes from whoever follows the shim.
+pub(crate) async fn force(
+    engine: &Arc<Inner>,
+    container: &Arc<Container>,
+    run: u64,
+) -> Result<(), Error> {
+    tracing::warn!(container = %container.id().short(), "its shim has not killed it: it is killed without");
+    let (forcing, of) = (engine.clone(), container.clone());
+    engine
+        .blocking(move || {
+            // No other run can begin meanwhile and be taken for this one.
+            let _parts = of.parts();
+            match is_running(&of, run) {
+                true => kill_cgroup(&forcing.cgroup_parent_of(of.id()), of.id().as_str()),
+                false => Ok(()),
+            }
+        })
+        .await?;
+    let asked = container.shim().call(&Request::State);
+    if matches!(
+        tokio::time::timeout(LIVENESS_TIMEOUT, asked).await,
+        Ok(Ok(_))
+    ) {
+        return Ok(());
+    }
+    tracing::error!(container = %container.id().short(), "its shim does not answer: it is killed");
+    let of = container.clone();
+    engine
+        .blocking(move || {
+            let _parts = of.parts();
+            match is_running(&of, run) {
+                true => of.kill_shim(run),
+                false => Ok(()),
+            }
+        })
+        .await
+}
+
+/// Whether this run has not been seen to end.
+fn is_running(container: &Container, run: u64) -> bool {
+    let facts = &container.snapshot().facts;
+    facts.run == run && facts.pid.is_some()
+}
+
+/// Kills every process of a cgroup, thawed, and waits for nobody. One that is not there is fine.
+fn kill_cgroup(parent: &str, name: &str) -> Result<(), Error> {
+    let failed = |source| Error::internal(format!("kill the cgroup {name}"), source);
+    match open_cgroup(parent, name).map_err(failed)? {
+        Some(cgroup) => cgroup.kill().map_err(failed),
+        None => Ok(()),
+    }
+}
+
+fn open_cgroup(parent: &str, name: &str) -> Result<Option<Cgroup>, cgroup::Error> {
+    match Cgroup::open(&CgroupPath::new(parent, name)?) {
+        Ok(cgroup) => Ok(Some(cgroup)),
+        Err(cgroup::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Kills the shim that listens in a run directory, if one does.
 fn kill_shim(run_dir: &Path) -> Result<(), Error> {
     let failed = |source| Error::internal("kill a shim", source);
     let Some(socket) = peer::connect(run_dir).map_err(failed)? else {
         return Ok(());
     };
-    match peer::process(&socket) {
+    match peer::process(socket.as_fd()) {
         Ok(process) => peer::kill(&process).map_err(failed),
         // It has ended between the connect and the question.
         Err(_) => Ok(()),
@@ -351,15 +428,10 @@ fn kill_shim(run_dir: &Path) -> Result<(), Error> {
 /// Kills every process of a cgroup and removes it. One that is not there is fine.
 pub(crate) fn remove_cgroup(parent: &str, name: &str) -> Result<(), Error> {
     let failed = |source| Error::internal(format!("remove the cgroup {name}"), source);
-    let path = CgroupPath::new(parent, name).map_err(failed)?;
-    let cgroup = match Cgroup::open(&path) {
-        Ok(cgroup) => cgroup,
-        Err(cgroup::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(());
-        }
-        Err(error) => return Err(failed(error)),
-    };
-    cgroup.destroy().map_err(failed)
+    match open_cgroup(parent, name).map_err(failed)? {
+        Some(cgroup) => cgroup.destroy().map_err(failed),
+        None => Ok(()),
+    }
 }
 
 /// Sees a shim of ours to its end, so that no zombie is left. One that does not end is killed.

@@ -1,7 +1,7 @@
 //! Who a shim is: the process behind a connected socket, never a number from a file.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Instant;
@@ -39,16 +39,17 @@ pub(crate) fn is_end(error: &io::Error) -> bool {
 }
 
 /// The process at the other end of a connection that a shim listens on.
-pub(crate) fn process(socket: &UnixStream) -> io::Result<OwnedFd> {
-    if let Some(pidfd) = sys::socket::peer_pidfd(socket.as_fd())? {
+pub(crate) fn process(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    if let Some(pidfd) = sys::socket::peer_pidfd(socket)? {
         return Ok(pidfd);
     }
     // Before Linux 6.5 there is only the number. It is the shim's as long as the shim lives, and a shim that
     // lives still holds its end after the pidfd was opened.
-    let pidfd = pidfd(sys::socket::peer(socket.as_fd())?.pid)?;
+    let pidfd = pidfd(sys::socket::peer(socket)?.pid)?;
     let mut byte = [0];
+    let socket = UnixStream::from(socket.try_clone_to_owned()?);
     socket.set_nonblocking(true)?;
-    match io::Read::read(&mut &*socket, &mut byte) {
+    match io::Read::read(&mut &socket, &mut byte) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(pidfd),
         Ok(_) => Err(io::ErrorKind::NotConnected.into()),
         Err(error) => Err(error),

@@ -1,5 +1,6 @@
 //! The shims that this daemon started, seen to their end: none of them may stay behind as a zombie.
 
+use std::os::fd::OwnedFd;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,14 @@ impl Process {
 }
 
 impl Process {
+    /// The process itself, which is not reaped yet.
+    pub(crate) fn pidfd(&self) -> std::io::Result<OwnedFd> {
+        match &self.0 {
+            Some(child) => peer::pidfd(child.id()),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        }
+    }
+
     /// Ends it now. One that hangs in the kernel is reaped when that lets it go.
     pub(crate) async fn kill(mut self) {
         let Some(mut child) = self.0.take() else {

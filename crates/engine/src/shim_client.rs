@@ -4,7 +4,7 @@
 //! client's byte stream.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use shim::protocol::{FailureKind, Notice, Reply, Request, SOCKET_NAME};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-use crate::{Class, Error};
+use crate::{Class, Error, peer};
 
 /// How long a shim may take to answer what is quick by its nature (signals, sizes, state). Freezing is
 /// bounded in the runtime below this.
@@ -142,6 +142,11 @@ impl Connection {
         Ok(Self {
             stream: UnixStream::from_std(stream)?,
         })
+    }
+
+    /// The process that listens at the other end.
+    pub(crate) fn peer(&self) -> io::Result<OwnedFd> {
+        peer::process(self.stream.as_fd())
     }
 
     /// Asks and waits for the answer, without a limit of its own.

@@ -3,7 +3,7 @@
 //! ```text
 //!              start            launched
 //!   ┌──▶ Idle ─────────▶ Starting ─────────▶ Running ──┐ pause / unpause
-//!   │     │ ▲              │  ▲  ▲             │  ▲     │ (Freeze: Thawed, Freezing, Frozen, Thawing)
+//!   │     │ ▲              │  ▲  ▲             │  ▲     │ (Freeze: Thawed, Freezing, Doubtful, Frozen, …)
 //!   │     │ └──────────────┘  │  │ due         │  └─────┘
 //!   │     │   launch failed   │  └── Waiting ◀─┤ exit, and the restart policy says again
 //!   │     │                   └────────────────┤ exit, and a restart asked for it
@@ -33,7 +33,7 @@ mod tests;
 pub(crate) use model::{
     BACKOFF_FIRST, BACKOFF_MAX, BACKOFF_RESET, Cause, Deadline, Effect, Exit, Failure, Freeze,
     Happening, Input, KILL_PATIENCE, Life, Refusal, Removing, Request, RestartPolicy, Rules,
-    Running, Save, State, Step, Stop, Ticket, Timeout,
+    Running, SHIM_PATIENCE, Save, Stage, State, Step, Stop, Ticket, Timeout,
 };
 
 use std::sync::Arc;

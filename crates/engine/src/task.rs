@@ -135,6 +135,7 @@ impl Task {
                 Effect::Launch { .. }
                 | Effect::Abort { .. }
                 | Effect::Signal { .. }
+                | Effect::Force { .. }
                 | Effect::Freeze { .. }
                 | Effect::Thaw { .. }
                 | Effect::Timer { .. }

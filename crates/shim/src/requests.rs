@@ -64,10 +64,12 @@ impl Supervisor {
         let Some(connection) = self.connections.get_mut(&event.key) else {
             return;
         };
+        // Whoever does not wait for the answer any more does not want it done either: he has told others that it was
+        // not, perhaps long ago, if this shim could not run meanwhile.
+        if event.hung_up {
+            return self.drop_connection(event.key);
+        }
         if !connection.is_flushed() {
-            if event.hung_up {
-                self.drop_connection(event.key);
-            }
             return;
         }
         let Role::Requests { decoder, fds, .. } = &mut connection.role else {

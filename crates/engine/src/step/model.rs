@@ -14,6 +14,9 @@ pub(crate) struct Ticket(pub(crate) u64);
 /// How long a killed container may take to die before whoever asked is told that it did not (moby waits 10 s).
 pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a shim may take to kill its container: the daemon then does it itself.
+pub(crate) const SHIM_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The first pause before the restart policy starts a container again (moby `restartmanager`).
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 
@@ -127,8 +130,18 @@ pub(crate) struct Running {
 pub(crate) struct Deadline {
     pub(crate) timer: u64,
     pub(crate) at_ns: i64,
-    /// SIGKILL was sent: what elapses is the patience.
-    pub(crate) killed: bool,
+    pub(crate) stage: Stage,
+}
+
+/// What was done before the timer of a stop or kill was set; the later, the stricter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// The stop signal was sent.
+    Asked,
+    /// The shim was told to send SIGKILL.
+    Killed,
+    /// The cgroup was killed without the shim: what elapses is the patience.
+    Forced,
 }
 
 /// Whether the cgroup is frozen.
@@ -137,6 +150,8 @@ pub(crate) enum Freeze {
     #[default]
     Thawed,
     Freezing(Vec<Ticket>),
+    /// A freeze failed, or was not answered and may still come.
+    Doubtful,
     Frozen,
     Thawing(Vec<Ticket>),
 }
@@ -253,6 +268,8 @@ pub(crate) enum Effect {
         thaw: bool,
         ticket: Option<Ticket>,
     },
+    /// Kills the cgroup without the shim, thawed, and the shim too if that does not answer: the exit is told then.
+    Force { run: u64 },
     /// Comes back as `Frozen`.
     Freeze { run: u64 },
     /// Comes back as `Thawed`.
@@ -351,8 +368,11 @@ impl State {
                 Cause::Start | Cause::Restart | Cause::Boot => Status::Exited,
             },
             Life::Running(running) => match running.freeze {
-                Freeze::Frozen | Freeze::Thawing(_) => Status::Paused,
-                Freeze::Thawed | Freeze::Freezing(_) => Status::Running,
+                Freeze::Frozen => Status::Paused,
+                Freeze::Thawing(_) if self.facts.paused => Status::Paused,
+                Freeze::Thawed | Freeze::Freezing(_) | Freeze::Doubtful | Freeze::Thawing(_) => {
+                    Status::Running
+                }
             },
             Life::Waiting { .. } => Status::Restarting,
             Life::Removing(_) => Status::Removing,

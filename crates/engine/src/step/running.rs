@@ -6,8 +6,8 @@ use sys::signal::SIGKILL;
 
 use super::{
     BACKOFF_FIRST, BACKOFF_MAX, BACKOFF_RESET, Cause, Deadline, Effect, Exit, Freeze,
-    KILL_PATIENCE, Life, Refusal, Request, RestartPolicy, Running, Save, Step, Stop, Ticket,
-    Timeout,
+    KILL_PATIENCE, Life, Refusal, Request, RestartPolicy, Running, SHIM_PATIENCE, Save, Stage,
+    Step, Stop, Ticket, Timeout,
 };
 use crate::state::Status;
 
@@ -90,28 +90,28 @@ impl Step {
         }
         self.signal(signal, None);
         if let Some(timeout) = timeout {
-            self.deadline(now_ns, timeout, false);
+            self.deadline(now_ns, timeout, Stage::Asked);
         }
     }
 
     fn kill(&mut self, now_ns: i64) {
         self.signal(SIGKILL, None);
-        self.deadline(now_ns, KILL_PATIENCE, true);
+        self.deadline(now_ns, SHIM_PATIENCE, Stage::Killed);
     }
 
     /// Whatever of the two deadlines is stricter stays: SIGKILL beats a stop, the earlier beats the later.
-    fn deadline(&mut self, now_ns: i64, after: Duration, killed: bool) {
+    fn deadline(&mut self, now_ns: i64, after: Duration, stage: Stage) {
         let at_ns = now_ns.saturating_add(i64::try_from(after.as_nanos()).unwrap_or(i64::MAX));
         let stays = self
             .now_running()
             .deadline
-            .is_some_and(|old| (old.killed, -old.at_ns) >= (killed, -at_ns));
+            .is_some_and(|old| (old.stage, -old.at_ns) >= (stage, -at_ns));
         if !stays {
             let timer = self.timer(after);
             self.now_running().deadline = Some(Deadline {
                 timer,
                 at_ns,
-                killed,
+                stage,
             });
         }
     }
@@ -119,8 +119,10 @@ impl Step {
     fn signal(&mut self, signal: i32, ticket: Option<Ticket>) {
         let ends = signal == SIGKILL || signal == self.state.rules.stop_signal || ticket.is_none();
         let running = self.now_running();
-        let thaw = ends && running.freeze == Freeze::Frozen;
-        if thaw {
+        // SIGKILL waits in a frozen process, and what is known of the freezer may be wrong.
+        let thaw = signal == SIGKILL
+            || ends && matches!(running.freeze, Freeze::Frozen | Freeze::Doubtful);
+        if thaw && running.freeze == Freeze::Frozen {
             running.freeze = Freeze::Thawing(Vec::new());
         }
         if ends && !self.state.facts.manually_stopped {
@@ -159,8 +161,15 @@ impl Step {
             return;
         };
         running.deadline = None;
-        if !deadline.killed {
-            return self.kill(now_ns);
+        match deadline.stage {
+            Stage::Asked => return self.kill(now_ns),
+            Stage::Killed => {
+                let run = self.state.facts.run;
+                self.effects.push(Effect::Force { run });
+                let left = KILL_PATIENCE.saturating_sub(SHIM_PATIENCE);
+                return self.deadline(now_ns, left, Stage::Forced);
+            }
+            Stage::Forced => {}
         }
         let mut tickets = std::mem::take(&mut running.stops);
         tickets.append(&mut running.kills);
@@ -171,7 +180,7 @@ impl Step {
 
     fn pause(&mut self, ticket: Ticket) {
         match &mut self.now_running().freeze {
-            freeze @ Freeze::Thawed => {
+            freeze @ (Freeze::Thawed | Freeze::Doubtful) => {
                 *freeze = Freeze::Freezing(vec![ticket]);
                 let run = self.state.facts.run;
                 self.effects.push(Effect::Freeze { run });
@@ -183,7 +192,7 @@ impl Step {
 
     fn unpause(&mut self, ticket: Ticket) {
         match &mut self.now_running().freeze {
-            freeze @ Freeze::Frozen => {
+            freeze @ (Freeze::Frozen | Freeze::Doubtful) => {
                 *freeze = Freeze::Thawing(vec![ticket]);
                 let run = self.state.facts.run;
                 self.effects.push(Effect::Thaw { run });
@@ -224,13 +233,14 @@ impl Step {
                 }
             }
             Err(reason) => {
-                running.freeze = Freeze::Thawed;
+                running.freeze = Freeze::Doubtful;
                 self.answer_all(tickets, &Err(Refusal::FreezeFailed(reason)));
             }
         }
     }
 
     pub(super) fn thawed(&mut self, run: u64, result: Result<(), String>) {
+        let paused = self.state.facts.paused;
         let Some(running) = self.running(run) else {
             return;
         };
@@ -247,7 +257,10 @@ impl Step {
                 self.answer_all(tickets, &Ok(()));
             }
             Err(reason) => {
-                running.freeze = Freeze::Frozen;
+                running.freeze = match paused {
+                    true => Freeze::Frozen,
+                    false => Freeze::Doubtful,
+                };
                 self.answer_all(tickets, &Err(Refusal::ThawFailed(reason)));
             }
         }
@@ -313,7 +326,7 @@ impl Step {
             Freeze::Freezing(tickets) | Freeze::Thawing(tickets) => {
                 self.answer_all(tickets, &Err(Refusal::NotRunning));
             }
-            Freeze::Thawed | Freeze::Frozen => {}
+            Freeze::Thawed | Freeze::Doubtful | Freeze::Frozen => {}
         }
     }
 

@@ -81,6 +81,59 @@ fn a_stop_without_a_deadline_thaws_what_was_being_frozen() {
     assert!(last.effects.contains(&Effect::Thaw { run: 1 }), "{last:?}");
 }
 
+/// The shim may have frozen it all the same, or do so later.
+#[test]
+fn a_pause_that_failed_leaves_open_whether_it_is_frozen() {
+    let failed = Input::Frozen {
+        run: 1,
+        result: Err("no answer".to_owned()),
+    };
+    let inputs = vec![
+        ask(1, Request::Start),
+        launched(1),
+        ask(2, Request::Pause),
+        failed,
+    ];
+    let doubtful = run(state(rules()), inputs);
+    let told = Err(Refusal::FreezeFailed("no answer".to_owned()));
+    assert_eq!(answered(&doubtful), [(2, told)]);
+    assert_eq!(doubtful.state.status(), Status::Running);
+    let again = step(&doubtful.state, 0, ask(3, Request::Pause));
+    assert_eq!(again.effects, [Effect::Freeze { run: 1 }]);
+    let thawing = step(&doubtful.state, 0, ask(3, Request::Unpause));
+    assert_eq!(thawing.effects, [Effect::Thaw { run: 1 }]);
+    let refused = Input::Thawed {
+        run: 1,
+        result: Err("not paused".to_owned()),
+    };
+    let refused = step(&thawing.state, 0, refused);
+    assert_eq!(refused.state.life, doubtful.state.life, "as open as before");
+    let thaws = |request| {
+        let next = step(&doubtful.state, 0, ask(3, request));
+        let signal = |effect: &Effect| matches!(effect, Effect::Signal { thaw: true, .. });
+        next.effects.iter().any(signal)
+    };
+    assert!(thaws(stop(1)) && thaws(Request::Kill { signal: 9 }));
+    assert!(!thaws(Request::Kill { signal: 1 }));
+}
+
+#[test]
+fn sigkill_thaws_whatever_is_known_of_the_freezer() {
+    let inputs = vec![
+        ask(1, Request::Start),
+        launched(1),
+        ask(2, Request::Kill { signal: 9 }),
+    ];
+    let killed = run(state(rules()), inputs);
+    let signal = Effect::Signal {
+        run: 1,
+        signal: 9,
+        thaw: true,
+        ticket: None,
+    };
+    assert!(killed.effects.contains(&signal), "{killed:?}");
+}
+
 fn actions(step: &Step) -> Vec<&'static str> {
     step.events.iter().map(|event| event.action).collect()
 }
@@ -93,6 +146,7 @@ fn answered(step: &Step) -> Vec<(u64, Result<(), Refusal>)> {
             Effect::Launch { .. }
             | Effect::Abort { .. }
             | Effect::Signal { .. }
+            | Effect::Force { .. }
             | Effect::Freeze { .. }
             | Effect::Thaw { .. }
             | Effect::Timer { .. }
@@ -111,6 +165,7 @@ fn signals(step: &Step) -> Vec<i32> {
             Effect::Answer(..)
             | Effect::Launch { .. }
             | Effect::Abort { .. }
+            | Effect::Force { .. }
             | Effect::Freeze { .. }
             | Effect::Thaw { .. }
             | Effect::Timer { .. }
@@ -215,7 +270,18 @@ fn a_stop_that_is_not_heeded_turns_to_sigkill() {
     let dead = step(&killing.state, 0, exited(1, 137));
     assert_eq!(actions(&dead), ["stop", "die"]);
     assert_eq!(answered(&dead), [(2, Ok(()))]);
-    let immortal = step(&killing.state, 0, Input::Elapsed { timer: 2 });
+    let forced = step(&killing.state, 0, Input::Elapsed { timer: 2 });
+    assert_eq!(answered(&forced), []);
+    let left = Duration::from_secs(5);
+    let by_the_daemon = [
+        Effect::Force { run: 1 },
+        Effect::Timer {
+            timer: 3,
+            after: left,
+        },
+    ];
+    assert_eq!(forced.effects, by_the_daemon);
+    let immortal = step(&forced.state, 0, Input::Elapsed { timer: 3 });
     assert_eq!(answered(&immortal), [(2, Err(Refusal::Unkillable))]);
 }
 
@@ -483,7 +549,10 @@ impl World {
                     self.killed |= signal == SIGKILL;
                     self.pending.push(effect);
                 }
-                other @ (Effect::Freeze { .. } | Effect::Thaw { .. } | Effect::Timer { .. }) => {
+                other @ (Effect::Force { .. }
+                | Effect::Freeze { .. }
+                | Effect::Thaw { .. }
+                | Effect::Timer { .. }) => {
                     self.pending.push(other);
                 }
                 Effect::Abort { .. } | Effect::Retire { .. } | Effect::ReleaseName(_) => {}
@@ -528,6 +597,8 @@ impl World {
                     });
                 }
             }
+            Effect::Force { run } if well && self.alive == Some(run) => self.die(137),
+            Effect::Force { .. } => {}
             Effect::Freeze { run } => self.take(Input::Frozen {
                 run,
                 result: result(),

@@ -1,9 +1,11 @@
 //! What is ended while it is under way: nothing of it stays, nothing comes afterwards, and its end is told.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
 use api::exec::{ExecConfig, ExecStart};
+use api::options::StopOptions;
+use runtime::cgroup::{Cgroup, CgroupPath};
 use tokio::io::AsyncReadExt as _;
 
 use crate::common::{PATIENCE, Root, create, eventually, request};
@@ -12,6 +14,9 @@ use crate::foreign::Pinned;
 
 /// SIGSTOP.
 const SIGSTOP: i32 = 19;
+
+/// SIGCONT.
+const SIGCONT: i32 = 18;
 
 /// So many names in the container's hosts file that writing it takes a while.
 const HOSTS: usize = 8_000;
@@ -133,6 +138,73 @@ async fn an_exec_whose_shim_dies_has_not_succeeded() {
     drop(pinned);
     assert_eq!((told.running, told.exit_code), (false, Some(137)));
     engine.remove("box", &FORCE).await.unwrap();
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
+/// Stops the shim of a container, as a disk that hangs does, and answers its process.
+fn stop_shim(root: &Root, id: &str) -> OwnedFd {
+    let directory = std::fs::File::open(root.config.run_dirs().join(id)).unwrap();
+    let socket = sys::socket::connect_at(directory.as_fd(), "shim.sock".as_ref()).unwrap();
+    let shim = sys::process::open_pidfd(sys::socket::peer(socket.as_fd()).unwrap().pid).unwrap();
+    sys::process::send_signal(shim.as_fd(), SIGSTOP).unwrap();
+    shim
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_container_whose_shim_hangs_is_killed_and_removed_without_it() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let id = create(&engine, "held", request(&["sleep", "1000"])).await;
+    engine.start("held").await.unwrap();
+    stop_shim(&root, &id);
+    let now = StopOptions {
+        signal: None,
+        timeout_seconds: Some(0),
+    };
+    engine.stop("held", &now).await.unwrap();
+    engine.start("held").await.unwrap();
+    // One that this engine adopted, and frozen.
+    engine.shutdown().await.unwrap();
+    drop(engine);
+    let engine = root.reopen().await;
+    engine.pause("held").await.unwrap();
+    stop_shim(&root, &id);
+    engine.remove("held", &FORCE).await.unwrap();
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
+/// The shim stands still until the engine has given the pause up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pause_that_was_given_up_is_not_done_later() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let id = create(&engine, "held", request(&["sleep", "1000"])).await;
+    engine.start("held").await.unwrap();
+    let shim = stop_shim(&root, &id);
+    let error = engine.pause("held").await.unwrap_err();
+    assert!(
+        error.message.contains("did not answer"),
+        "{}",
+        error.message
+    );
+    sys::process::send_signal(shim.as_fd(), SIGCONT).unwrap();
+    // It takes what it is asked in order: this comes after the pause.
+    let config = ExecConfig {
+        cmd: Some(vec!["true".to_owned()]),
+        ..ExecConfig::default()
+    };
+    engine.exec_create("held", config).await.unwrap();
+    let path = CgroupPath::new(&root.config.cgroup_parent, &id).unwrap();
+    assert!(!Cgroup::open(&path).unwrap().is_frozen().unwrap());
+    engine.remove("held", &FORCE).await.unwrap();
     root.assert_clean();
     engine.shutdown().await.unwrap();
 }
