@@ -42,12 +42,8 @@ pub(crate) fn launch(
     let snapshot = container.snapshot();
     let definition = &snapshot.definition;
     let id = &definition.id;
-    let held = engine.images.mountable(id.as_str())?.ok_or_else(|| {
-        Error::new(
-            crate::Class::Internal,
-            format!("container {id} holds no image"),
-        )
-    })?;
+    let held = engine.images.mountable(id.as_str())?;
+    let held = held.ok_or_else(|| imageless(id))?;
     let directory = engine.config.container_dir(id);
     let log = log_file::settings(definition, &snapshot.name, &directory).map_err(unlogged)?;
     let joined = joined(engine, definition)?;
@@ -117,6 +113,11 @@ pub(crate) fn launch(
 /// The error of a start that somebody has ended.
 pub(crate) fn interrupted(id: &ContainerId) -> Error {
     Error::conflict(format!("the start of container {id} was interrupted"))
+}
+
+fn imageless(id: &ContainerId) -> Error {
+    let text = format!("container {id} holds no image");
+    Error::new(crate::Class::Internal, text)
 }
 
 fn unlogged(why: String) -> Error {
