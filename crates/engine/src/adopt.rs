@@ -135,7 +135,7 @@ async fn adopt(engine: Arc<Inner>, row: Row) {
     let container = task.container().clone();
     match (phase, found) {
         (Phase::Running, Found::Shim(connection, answer)) => {
-            exec::adopt(&engine, &container, &answer.execs).await;
+            exec::ends::adopt(&engine, &container, &answer.execs).await;
             task.effects().adopt(run, Some(adopted(connection)));
         }
         (Phase::Running, Found::Unclear(error)) => {
@@ -143,7 +143,7 @@ async fn adopt(engine: Arc<Inner>, row: Row) {
             task.effects().adopt(run, None);
         }
         (Phase::Running, Found::Nobody) => {
-            exec::adopt(&engine, &container, &[]).await;
+            exec::ends::adopt(&engine, &container, &[]).await;
             let (engine, container) = (engine.clone(), container.clone());
             engine
                 .clone()
@@ -219,13 +219,13 @@ pub(crate) async fn watch(
                 followed.child = child;
                 launch::end(followed).await;
                 // What outlived the init and its shim (one in the host's process namespace can) is gone from sight.
-                return exec::all_lost(engine, container, EXIT_UNKNOWN).await;
+                return exec::ends::all_lost(engine, container, EXIT_UNKNOWN).await;
             }
         }
         match identify(engine, container.id()).await {
             Found::Nobody => break,
             Found::Shim(connection, answer) => {
-                exec::adopt(engine, container, &answer.execs).await;
+                exec::ends::adopt(engine, container, &answer.execs).await;
                 shim = Some(adopted(connection));
             }
             Found::Unclear(error) => tell_unclear(container, &error),
@@ -249,7 +249,7 @@ async fn follow(
         Ok(Reply::State(state)) => {
             for ended in state.execs {
                 if let Some(exit) = ended.exit {
-                    exec::exited(engine, container, &ended.id, exit.code).await;
+                    exec::ends::exited(engine, container, &ended.id, exit.code).await;
                 }
             }
             if let Some(exit) = state.exit {
@@ -273,7 +273,7 @@ async fn follow(
                     exited = true;
                     tell_exit(container, run, exit).await;
                 }
-                ProcessId::Exec(id) => exec::exited(engine, container, &id, exit.code).await,
+                ProcessId::Exec(id) => exec::ends::exited(engine, container, &id, exit.code).await,
             },
             Ok(Some(Notice::RecordFailed { message })) => {
                 tracing::warn!(container = %container.id().short(), message, "an exit is not recorded");
@@ -304,7 +304,7 @@ async fn tell_exit(container: &Container, run: u64, exit: protocol::Exit) {
 /// be ended it may run, and counts as running: what is started over it would have its files twice.
 async fn lost(engine: &Arc<Inner>, container: &Arc<Container>, run: u64) {
     // Their clients have seen the end of the output, and ask for the code next.
-    exec::all_lost(engine, container, EXIT_UNKNOWN).await;
+    exec::ends::all_lost(engine, container, EXIT_UNKNOWN).await;
     let run_dir = container.shim().run_dir().to_owned();
     let id = container.id().clone();
     let reading = engine.blocking(move || Ok(read_record(&run_dir, id.as_str())));

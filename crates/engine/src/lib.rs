@@ -29,7 +29,6 @@ mod containers;
 mod create;
 mod effects;
 mod exec;
-mod exec_files;
 mod files;
 mod host;
 mod image_calls;

@@ -5,27 +5,28 @@
 //!                                 └── failed ─────────────────▲
 //! ```
 //! An exec's process belongs to the shim, and the stream of a started one is the shim's own connection: the
-//! server only copies. What a client may ask for later is in [`exec_files`] too, so that a daemon that adopts the
+//! server only copies. What a client may ask for later is in [`files`] too, so that a daemon that adopts the
 //! container knows its execs: those that run, and the exit codes of those that ended meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::exec::{ExecConfig, ExecInspect, ExecStart, ProcessConfig};
 use api::options::WindowSize;
-use runtime::{cgroup, oci};
-use shim::protocol::{self, FailureKind, ProcessId, Reply, Request, Streams, Wanted};
+use shim::protocol::{self, ProcessId, Reply, Request, Streams};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use crate::container::Container;
-use crate::open::Inner;
 use crate::shim_client::ShimError;
-use crate::spec::Place;
 use crate::state::Status;
-use crate::{ContainerId, Definition, Engine, Error, exec_files, id, peer, refusal, spec};
+use crate::{ContainerId, Engine, Error, id, peer, refusal};
+
+pub(crate) mod ends;
+mod files;
+mod process;
 
 /// How long an exec is remembered after its end (moby's collector runs every five minutes).
 const EXEC_KEPT: Duration = Duration::from_secs(5 * 60);
@@ -39,9 +40,6 @@ const RESIZE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a shim may take to start a process in its container.
 const EXEC_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// runc's words before the reason.
-const EXEC_FAILED: &str = "OCI runtime exec failed: exec failed: ";
 
 /// One exec.
 #[derive(Debug)]
@@ -241,7 +239,7 @@ impl Engine {
         }
         active(&container, name)?;
         // As dockerd, and for the client a plain answer instead of a stream that breaks off; the start looks again.
-        let wanted = user(&container.snapshot().definition, &config);
+        let wanted = process::user(&container.snapshot().definition, &config);
         if let Err(error) = container.shim().call(&Request::FindUser(wanted)).await {
             return Err(error.into_error("look up the user of an exec"));
         }
@@ -257,9 +255,9 @@ impl Engine {
         let saving = exec.clone();
         let saved = self.inner().blocking(move || {
             for old in forgotten {
-                exec_files::remove(old.container.shim().run_dir(), &old.id)?;
+                files::remove(old.container.shim().run_dir(), &old.id)?;
             }
-            exec_files::write_config(saving.run_dir(), &saving.id, &saving.config)
+            files::write_config(saving.run_dir(), &saving.id, &saving.config)
         });
         saved
             .await
@@ -289,7 +287,7 @@ impl Engine {
             let code = exec.end(crate::launch::EXIT_NOT_STARTED);
             let ended = exec.clone();
             let saved = self.inner().blocking(move || {
-                exec_files::write_exit(ended.run_dir(), ended.container.id(), &ended.id, code)
+                files::write_exit(ended.run_dir(), ended.container.id(), &ended.id, code)
             });
             if let Err(error) = saved.await {
                 tracing::debug!(exec = exec.id, error = %error.message, "the code of an exec that did not start");
@@ -303,16 +301,19 @@ impl Engine {
         active(container, container.id().as_str())?;
         let snapshot = container.snapshot();
         let config = &exec.config;
-        let process = process(&snapshot.definition, config, self.inner().bounding)?;
+        let process = process::process(&snapshot.definition, config, self.inner().bounding)?;
         let attach = (!options.detach).then_some(Streams {
             stdin: config.attach_stdin,
             stdout: config.attach_stdout,
             stderr: config.attach_stderr,
         });
-        let size = options.console_size.or(config.console_size).and_then(size);
+        let size = options
+            .console_size
+            .or(config.console_size)
+            .and_then(process::size);
         let request = Request::Exec(Box::new(protocol::Exec {
             id: exec.id.clone(),
-            user: user(&snapshot.definition, config),
+            user: process::user(&snapshot.definition, config),
             process: Box::new(process),
             stdin: config.attach_stdin && !options.detach,
             size,
@@ -346,7 +347,7 @@ impl Engine {
                 })
             }
             Ok(other) => Err(ShimError::unexpected(&other).into_error("exec")),
-            Err(error) => Err(failure(exec, error)),
+            Err(error) => Err(process::failure(exec, error)),
         }
     }
 
@@ -451,179 +452,6 @@ fn active(container: &Container, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Who an exec's process is: the container's own user unless it says otherwise.
-fn user(definition: &Definition, config: &ExecConfig) -> Wanted {
-    let mut wanted = spec::user(definition);
-    if !config.user.is_empty() {
-        wanted.user.clone_from(&config.user);
-    }
-    wanted
-}
-
-/// The process of an exec: the container's own, with what the exec says otherwise.
-fn process(
-    definition: &Definition,
-    config: &ExecConfig,
-    bounding: u64,
-) -> Result<oci::Process, Error> {
-    let mut merged = definition.clone();
-    let mut words = config.cmd.iter().flatten().cloned();
-    merged.path = words.next().unwrap_or_default();
-    merged.args = words.collect();
-    merged.config.tty = config.tty;
-    if !config.working_dir.is_empty() {
-        merged.config.working_dir.clone_from(&config.working_dir);
-    }
-    let environment = merged.config.env.get_or_insert_default();
-    environment.extend(config.env.iter().flatten().cloned());
-    let host = &mut merged.host_config;
-    host.privileged |= config.privileged;
-    // What the process does not have of its own, and what need not be looked up for it.
-    host.console_size = [0, 0];
-    host.devices = None;
-    for mode in [
-        &mut host.network_mode,
-        &mut host.ipc_mode,
-        &mut host.pid_mode,
-    ] {
-        if mode.starts_with("container:") {
-            *mode = String::new();
-        }
-    }
-    let place = Place {
-        directory: Path::new("/"),
-        cgroup_v2: cgroup::version() == cgroup::Version::V2,
-        bounding,
-        cgroup_parent: cgroup::PARENT,
-        peers: &BTreeMap::new(),
-        sources: &BTreeMap::new(),
-    };
-    let spec = spec::generate(&merged, &place)?;
-    let process = spec.process().clone();
-    Ok(process.expect("every specification has a process"))
-}
-
-fn size([height, width]: [u32; 2]) -> Option<protocol::Size> {
-    Some(protocol::Size {
-        width: u16::try_from(width).ok()?,
-        height: u16::try_from(height).ok()?,
-    })
-}
-
-fn failure(exec: &Exec, error: ShimError) -> Error {
-    let ShimError::Refused { kind, message } = error else {
-        return error.into_error("exec");
-    };
-    match kind {
-        FailureKind::NotFound | FailureKind::NotExecutable => {
-            exec.end(if kind == FailureKind::NotFound {
-                127
-            } else {
-                126
-            });
-            Error::invalid(format!("{EXEC_FAILED}{message}"))
-        }
-        FailureKind::NoUser => Error::new(crate::Class::Internal, message),
-        FailureKind::Other | FailureKind::Invalid | FailureKind::Internal => {
-            Error::new(crate::Class::Internal, format!("{EXEC_FAILED}{message}"))
-        }
-        FailureKind::NotRunning => not_running(&exec.container),
-        // A limit that is reached, or a container that was paused meanwhile: the shim says which.
-        FailureKind::Busy => Error::conflict(message),
-    }
-}
-
 fn not_running(container: &Container) -> Error {
     Error::conflict(format!("container {} is not running", container.id()))
-}
-
-/// Makes the execs of a container known that an earlier daemon made, and no others; `running` are those that the shim
-/// has and whose end nobody was told. Their ends are told by the watch of the shim.
-pub(crate) async fn adopt(
-    engine: &Arc<Inner>,
-    container: &Arc<Container>,
-    running: &[protocol::ExecState],
-) {
-    let (reading, id) = (container.clone(), container.id().clone());
-    let found = engine.blocking(move || {
-        let run_dir = reading.shim().run_dir();
-        let found = exec_files::all(run_dir).into_iter();
-        let with_exit = found.map(|(exec, config)| {
-            let exit = exec_files::read_exit(run_dir, &id, &exec);
-            (exec, config, exit)
-        });
-        Ok(with_exit.collect::<Vec<_>>())
-    });
-    for (id, config, exit) in found.await.unwrap_or_default() {
-        if engine.execs.find(&id).is_some() {
-            continue;
-        }
-        let phase = match (running.iter().find(|known| known.id == id), exit) {
-            (Some(known), _) => Phase::Running { pid: known.pid },
-            (None, Some(code)) => Phase::Exited {
-                code,
-                pid: 0,
-                at: Instant::now(),
-            },
-            (None, None) => Phase::Created,
-        };
-        let exec = Arc::new(Exec {
-            id,
-            container: container.clone(),
-            config,
-            made: Instant::now(),
-            phase: watch::Sender::new(phase),
-        });
-        engine.execs.insert(&exec);
-        if exit.is_some() && !matches!(phase, Phase::Running { .. }) {
-            lock(&container.execs.0).remove(&exec.id);
-        }
-    }
-}
-
-/// An exec of this container has ended; its record stays as long as the exec is remembered.
-pub(crate) async fn exited(
-    engine: &Arc<Inner>,
-    container: &Arc<Container>,
-    exec_id: &str,
-    code: i32,
-) {
-    if let Some(exec) = engine.execs.find(exec_id) {
-        ended(engine, &exec, code);
-    }
-    let acknowledge = Request::Acknowledge {
-        process: ProcessId::Exec(exec_id.to_owned()),
-    };
-    if let Err(error) = container.shim().call(&acknowledge).await {
-        tracing::debug!(exec_id, %error, "acknowledge an exec's exit");
-    }
-}
-
-/// The shim of this container is gone, and its execs with it; `code` is for those that left no record.
-pub(crate) async fn all_lost(engine: &Arc<Inner>, container: &Arc<Container>, code: i32) {
-    for id in container.execs.ids() {
-        let Some(exec) = engine.execs.find(&id) else {
-            continue;
-        };
-        if *exec.phase.borrow() == Phase::Created {
-            continue;
-        }
-        let reading = exec.clone();
-        let recorded = engine.blocking(move || {
-            let container = reading.container.id();
-            Ok(exec_files::read_exit(
-                reading.run_dir(),
-                container,
-                &reading.id,
-            ))
-        });
-        let recorded = recorded.await.unwrap_or_default();
-        ended(engine, &exec, recorded.unwrap_or(code));
-    }
-}
-
-fn ended(engine: &Arc<Inner>, exec: &Exec, code: i32) {
-    exec.end(code);
-    let attributes = [("execID", exec.id.clone()), ("exitCode", code.to_string())];
-    engine.journal_container(&exec.container, "exec_die", &attributes);
 }
