@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::held::Held;
 use crate::leaks::Census;
 use crate::network::Bridge;
 use crate::{archive, wait_until};
@@ -39,6 +40,8 @@ pub struct TestDaemon {
     child: Option<Child>,
     abandoned: bool,
     census: Census,
+    /// What the process had open when it answered first.
+    held: Option<Held>,
 }
 
 impl TestDaemon {
@@ -72,6 +75,7 @@ impl TestDaemon {
             child: None,
             abandoned: false,
             census,
+            held: None,
         };
         daemon.launch();
         daemon
@@ -223,6 +227,12 @@ impl TestDaemon {
         self.wait_ready();
     }
 
+    /// As [`TestDaemon::start_again`], with other arguments after those that every test daemon gets.
+    pub fn start_again_with(&mut self, arguments: &[&str]) {
+        self.options.arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        self.start_again();
+    }
+
     /// Starts the process; [`TestDaemon::wait_ready`] waits for it.
     pub fn launch(&mut self) {
         let log = File::options()
@@ -270,6 +280,7 @@ impl TestDaemon {
             assert!(!self.has_ended(), "the daemon ended:\n{}", self.log());
             client.answers().then_some(())
         });
+        self.held = Some(Held::by(self.pid()));
     }
 
     fn log_path(&self) -> PathBuf {
@@ -296,6 +307,9 @@ impl TestDaemon {
             let id = container["Id"].as_str().expect("an id");
             let removed = client.delete(&format!("/containers/{id}?force=1&v=1"));
             assert!([204, 404].contains(&removed.status), "{}", removed.text());
+        }
+        if let Some(held) = &self.held {
+            held.assert_given_back(self.pid());
         }
         self.stop();
         self.bridge().remove(&self.data_root());

@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use db::Db;
+use db::rusqlite::Connection;
+
 use crate::network::Bridge;
 use crate::{patience, wait_until};
 
@@ -15,6 +18,9 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a shim's command line begins.
 const SHIM: &str = "cooper shim";
+
+/// The directory in `layers` that stands for no layer.
+const NO_LAYER: i64 = 0;
 
 /// Where the control groups of version 1 and 2 are mounted.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -81,6 +87,11 @@ impl Census {
                 .into_iter()
                 .map(|path| format!("run directory: {}", path.display())),
         );
+        left.extend(
+            self.strays()
+                .into_iter()
+                .map(|path| format!("stray: {}", path.display())),
+        );
         let data = self.data_root.join("containers");
         left.extend(
             children(&data)
@@ -88,6 +99,28 @@ impl Census {
                 .map(|path| format!("container directory: {}", path.display())),
         );
         left
+    }
+
+    /// Layers that the database does not know, and what was being written but for downloads that can go on.
+    fn strays(&self) -> Vec<PathBuf> {
+        let mut strays = children(&self.data_root.join("content/ingest"));
+        strays.retain(|path| path.extension().is_none_or(|extension| extension != "part"));
+        let database = self.data_root.join("cooper.db");
+        let layers = children(&self.data_root.join("layers"));
+        // A test may have made it unreadable.
+        let known = match database.exists() && !layers.is_empty() {
+            true => Db::open(&database).and_then(|db| db.read(known_layers)),
+            false => return strays,
+        };
+        let Ok(known) = known else { return strays };
+        let is_known = |path: &PathBuf| {
+            let number = path
+                .file_name()
+                .and_then(|name| name.to_str()?.parse().ok());
+            number.is_some_and(|number: i64| number == NO_LAYER || known.contains(&number))
+        };
+        strays.extend(layers.into_iter().filter(|path| !is_known(path)));
+        strays
     }
 
     /// Ends what is left, so that one failed test does not fail the next: shims that wait for a daemon that never
@@ -210,6 +243,12 @@ impl Drop for Census {
             ));
         }
     }
+}
+
+fn known_layers(connection: &Connection) -> Result<BTreeSet<i64>, db::Error> {
+    let mut statement = connection.prepare("SELECT number FROM layers")?;
+    let numbers = statement.query_map([], |row| row.get(0))?;
+    Ok(numbers.collect::<Result<_, _>>()?)
 }
 
 /// Runs a program for its effect; what it says is nobody's business in a clean-up.

@@ -12,6 +12,7 @@ pub mod archive;
 pub mod client;
 pub mod daemon;
 pub mod differential;
+mod held;
 pub mod leaks;
 pub mod network;
 pub mod peers;
