@@ -556,3 +556,34 @@ fn files_of_a_joined_network_are_those_of_the_other() {
     let busybox = format!("{}/bin/busybox", merged.as_str().expect("a path"));
     assert!(std::path::Path::new(&busybox).exists(), "{busybox}");
 }
+
+/// A bridge that the daemon has no more stays for the containers that run on it, and goes with the last one.
+#[test]
+fn the_bridge_of_an_earlier_run_goes_with_its_last_container() {
+    let Some(mut daemon) = daemon() else { return };
+    let bindings = json!({"80/tcp": [{"HostIp": "127.0.0.1"}]});
+    let [stays, ends] = ["stays", "ends"].map(|text| daemon.run(&server(text, &bindings)));
+    let port = host_port(&daemon, &stays, "80/tcp");
+    let init = inspect(&daemon, &ends)["State"]["Pid"]
+        .as_u64()
+        .expect("it runs");
+    daemon.kill();
+    testkit::daemon::signal(u32::try_from(init).expect("a pid"), "KILL");
+    daemon.start_again_with(&["--bridge=none"]);
+    serves((Ipv4Addr::LOCALHOST, port), "stays");
+    let mentions = |id: &str| daemon.bridge().left().iter().any(|line| line.contains(id));
+    assert!(mentions(&stays), "{:?}", daemon.bridge().left());
+    wait_until("nothing to be left of the one that ended", PATIENCE, || {
+        (!mentions(&ends)).then_some(())
+    });
+    let client = daemon.client();
+    client
+        .post(&format!("/containers/{ends}/start"), &Value::Null)
+        .expect(404);
+    client
+        .delete(&format!("/containers/{stays}?force=1"))
+        .expect(204);
+    wait_until("the bridge to be gone", PATIENCE, || {
+        daemon.bridge().left().is_empty().then_some(())
+    });
+}

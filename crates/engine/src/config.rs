@@ -72,10 +72,15 @@ impl Bridge {
     /// The name of its firewall table and of all that hangs on it: engines with bridges of their own do not
     /// meet.
     pub fn instance(&self) -> String {
-        match self.name.as_deref() {
-            None | Some(BRIDGE) => "cooper".to_owned(),
-            Some(own) => format!("cooper-{own}"),
-        }
+        instance(self.name.as_deref().unwrap_or(BRIDGE))
+    }
+}
+
+/// As [`Bridge::instance`], of a bridge by name.
+pub(crate) fn instance(bridge: &str) -> String {
+    match bridge {
+        BRIDGE => "cooper".to_owned(),
+        own => format!("cooper-{own}"),
     }
 }
 

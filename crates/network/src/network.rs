@@ -9,6 +9,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use db::Db;
 use ipnet::Ipv4Net;
 use sys::link::{Changes, Isolation, Link, Links};
 use sys::nft::{Element, NfTables, Transaction};
@@ -106,6 +107,23 @@ impl Network {
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// The names of the bridges that an earlier engine on this database has left.
+    ///
+    /// # Errors
+    /// [`Error::Db`].
+    pub fn left(db: &Db) -> Result<Vec<String>, Error> {
+        rows::bridges(db)
+    }
+
+    /// Whether no container is attached.
+    ///
+    /// # Errors
+    /// [`Error::Db`].
+    pub fn is_unused(&self) -> Result<bool, Error> {
+        let inner = &self.inner;
+        Ok(rows::endpoints(&inner.config.db, &inner.config.bridge)?.is_empty())
     }
 
     /// The bridge's subnet.

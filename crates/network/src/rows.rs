@@ -41,6 +41,15 @@ pub(crate) fn bridge(db: &Db, name: &str) -> Result<Option<BridgeRow>, Error> {
     })
 }
 
+/// The names of all bridges.
+pub(crate) fn bridges(db: &Db) -> Result<Vec<String>, Error> {
+    db.read(|connection| {
+        let mut statement = connection.prepare("SELECT name FROM network_bridge ORDER BY name")?;
+        let names = statement.query_map([], |row| row.get(0))?;
+        Ok(names.collect::<Result<_, _>>()?)
+    })
+}
+
 /// Stores a bridge. Endpoints of another boot, or of another subnet, are forgotten: their kernel
 /// objects went with it.
 pub(crate) fn save_bridge(db: &Db, name: &str, row: &BridgeRow) -> Result<(), Error> {

@@ -26,7 +26,7 @@ use shim::protocol::{FORWARDS_MAX, ForwardSpec};
 use sys::clock::now_ns;
 use tokio::sync::Notify;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::Chain;
 use crate::events;
 use crate::id::random_hex;
@@ -55,6 +55,8 @@ pub(crate) struct Networks {
     /// By name.
     ids: BTreeMap<String, Identity>,
     bridge: Bridge,
+    /// Bridges of earlier runs under other names: each stays as long as a container that runs is on it.
+    left: Mutex<Vec<Network>>,
     ready: Mutex<VecDeque<Namespace>>,
     taken: Notify,
     /// Its other end ends the thread that watches the firewall.
@@ -109,6 +111,7 @@ impl Networks {
         Ok(Self {
             ids,
             bridge,
+            left: Mutex::new(left(config, db)?),
             ready: Mutex::default(),
             taken: Notify::new(),
             _watching: watching,
@@ -203,12 +206,14 @@ impl Networks {
     /// # Errors
     /// Internal; what could not be undone the sweep tries again.
     pub(crate) fn detach(&self, id: &ContainerId) -> Result<(), Error> {
-        match &self.bridge {
-            Bridge::Up(network) => network
-                .detach(id.as_str())
-                .map_err(|source| Error::internal("take a container off the bridge", source)),
+        let detached = match &self.bridge {
+            Bridge::Up(network) => network.detach(id.as_str()),
             Bridge::Off | Bridge::Failed(_) => Ok(()),
-        }
+        };
+        let left = self.of_left(|network| network.detach(id.as_str()));
+        detached
+            .and(left)
+            .map_err(|source| Error::internal("take a container off the bridge", source))
     }
 
     /// Removes what belongs to no container of `live`. Blocks.
@@ -216,12 +221,37 @@ impl Networks {
     /// # Errors
     /// Internal, after everything was tried.
     pub(crate) fn sweep(&self, live: &HashSet<String>) -> Result<(), Error> {
-        match &self.bridge {
-            Bridge::Up(network) => network
-                .sweep(live)
-                .map_err(|source| Error::internal("sweep the bridge", source)),
+        let swept = match &self.bridge {
+            Bridge::Up(network) => network.sweep(live),
             Bridge::Off | Bridge::Failed(_) => Ok(()),
-        }
+        };
+        let left = self.of_left(|network| network.sweep(live));
+        swept
+            .and(left)
+            .map_err(|source| Error::internal("sweep the bridge", source))
+    }
+
+    /// Works on each bridge that an earlier run has left, and removes those that are of no use any more.
+    fn of_left(
+        &self,
+        work: impl Fn(&Network) -> Result<(), NetworkError>,
+    ) -> Result<(), NetworkError> {
+        let mut done = Ok(());
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|network| {
+            let over = work(network).and_then(|()| match network.is_unused()? {
+                true => network.clone().remove().map(|()| true),
+                false => Ok(false),
+            });
+            match over {
+                Ok(over) => !over,
+                Err(error) => {
+                    done = Err(error);
+                    true
+                }
+            }
+        });
+        done
     }
 
     /// The event of a container's network, if it has one of its own kind.
@@ -307,11 +337,34 @@ fn ids(db: &Db) -> Result<BTreeMap<String, Identity>, Error> {
     db.read(known)
 }
 
+/// The bridges of earlier runs that are not this one's: `--bridge` has changed, or is `none`. One that cannot be
+/// adopted is left to a later start.
+fn left(config: &Config, db: &Db) -> Result<Vec<Network>, Error> {
+    let failed = |source| Error::internal("read the bridges of earlier runs", source);
+    let mut left = Vec::new();
+    for name in Network::left(db).map_err(failed)? {
+        if config.bridge.name.as_deref() == Some(name.as_str()) {
+            continue;
+        }
+        let mut settings = settings(config, &name, db);
+        // Its own, which is saved.
+        settings.address = None;
+        match Network::open(settings) {
+            Ok(network) => left.push(network),
+            Err(error) => {
+                let error = Chain(&error);
+                tracing::warn!(bridge = name, %error, "a bridge of an earlier run stays");
+            }
+        }
+    }
+    Ok(left)
+}
+
 fn settings(config: &Config, name: &str, db: &Db) -> network::Config {
     let wanted = &config.bridge;
     let mut settings = network::Config::new(db.clone(), config.data_root.display().to_string());
     settings.bridge = name.to_owned();
-    settings.instance = wanted.instance();
+    settings.instance = config::instance(name);
     settings.address = wanted.address;
     if !wanted.pools.is_empty() {
         settings.pools.clone_from(&wanted.pools);
