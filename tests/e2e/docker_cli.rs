@@ -431,6 +431,11 @@ fn verbs_behave_as_on_dockerd() {
             },
         );
     }
+    // `ps f` looks at processes with a terminal, and fails when the whole machine has none: here is one.
+    let terminal = format!("cooper-terminal-{}", std::process::id());
+    let holding = ["run", "-dt", "--network=none", "--name", &terminal];
+    let holding = [&holding[..], &["cooper-test/busybox", "sleep", "600"]].concat();
+    assert!(docker(&daemon.host(), &holding).status.success());
     for line in lines {
         let line = line.replace("NAME", &name);
         let words: Vec<&str> = line.split(' ').collect();
