@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use testkit::client::frames;
-use testkit::{Client, TestDaemon, wait_until};
+use testkit::{Client, Options, TestDaemon, wait_until};
 
-use crate::daemon;
 use crate::lifecycle::body;
+use crate::{daemon, daemon_with};
 
-/// A container whose shim died is reported dead this soon (issue: within a second), with room for a busy machine.
-const DEATH_SEEN_WITHIN: Duration = Duration::from_secs(5);
+/// The issue's bound for a container whose shim has died.
+pub(crate) const DEATH_TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 fn state(client: &Client, id: &str) -> Value {
     client
@@ -77,11 +77,11 @@ fn a_container_whose_shim_dies_is_dead_within_a_second_and_leaves_nothing() {
     testkit::daemon::signal(shim.parse().expect("a pid"), "KILL");
     wait_until(
         "the container to be reported dead",
-        DEATH_SEEN_WITHIN,
+        DEATH_TOLD_WITHIN,
         || (state(&client, &id)["Running"] == false).then_some(()),
     );
     println!("reported after {:?}", begin.elapsed());
-    wait_until("its processes to be gone", DEATH_SEEN_WITHIN, || {
+    wait_until("its processes to be gone", DEATH_TOLD_WITHIN, || {
         has_ended(&init).then_some(())
     });
     client
@@ -128,4 +128,42 @@ fn sys_command(daemon: &TestDaemon) -> std::process::Output {
         .arg("--config-file=/dev/null")
         .output()
         .expect("run the binary")
+}
+
+/// A defect in one turn of a container's task: the client is told, a fact is not lost, and the container can be used.
+#[test]
+fn a_panic_in_a_containers_task_ends_one_turn() {
+    let armed = |point: &str| Options {
+        environment: vec![(sys::fault::VARIABLE.into(), format!("{point}:panic"))],
+        ..Options::default()
+    };
+    let Some(daemon) = daemon_with(armed("engine.container.renamed")) else {
+        return;
+    };
+    let client = daemon.client();
+    let id = daemon.create(&body(&["true"]));
+    let rename = |name: &str| {
+        client.post(
+            &format!("/containers/{id}/rename?name={name}"),
+            &Value::Null,
+        )
+    };
+    let refused = rename("first");
+    assert_eq!(refused.status, 500);
+    assert_eq!(
+        refused.json()["message"],
+        format!("the engine failed at this request for container {id}: its log says why")
+    );
+    assert!(daemon.log().contains("armed to panic"), "{}", daemon.log());
+    rename("second").expect(204);
+    client
+        .post(&format!("/containers/{id}/start"), &Value::Null)
+        .expect(204);
+    drop(daemon);
+    let Some(daemon) = daemon_with(armed("engine.container.running")) else {
+        return;
+    };
+    let id = daemon.run(&body(&["sleep", "600"]));
+    assert!(daemon.log().contains("armed to panic"), "{}", daemon.log());
+    assert_eq!(state(&daemon.client(), &id)["Running"], true);
 }

@@ -11,15 +11,13 @@ use serde_json::{Value, json};
 use testkit::archive::{self, Entry};
 use testkit::{Client, Options, TestDaemon, wait_until};
 
+use crate::crash::DEATH_TOLD_WITHIN;
 use crate::daemon_with;
 use crate::lifecycle::body;
 use crate::pull::Registry;
 
 /// What a restart goes on with beside its start is done by then.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
-
-/// The bound for a container whose shim has died.
-const DEATH_TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Steps of a start after the machine itself went down; the tests of the crate image make them.
 const AFTER_UNCLEAN_BOOT: [&str; 2] = ["image.layer-removed-for-repair", "image.layer-repaired"];

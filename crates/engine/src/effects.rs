@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shim::protocol::{ProcessId, Request};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::container::Container;
 use crate::launch::{self, Launched};
 use crate::open::Inner;
-use crate::step::{Effect, Input, Ticket};
+use crate::step::{Cause, Effect, Input, Ticket};
 use crate::volumes::Anonymous;
 use crate::{adopt, files};
 
@@ -43,7 +43,7 @@ impl Effects {
     /// Sets one effect off. `Answer` and `ReleaseName` are the task's own and do nothing here.
     pub(crate) fn run(&mut self, effect: Effect) {
         match effect {
-            Effect::Launch { run } => self.launch(run),
+            Effect::Launch { run, cause } => self.launch(run, cause),
             Effect::Abort { .. } => self.abort(),
             Effect::Signal {
                 run,
@@ -87,7 +87,7 @@ impl Effects {
         (turn, done)
     }
 
-    fn launch(&mut self, run: u64) {
+    fn launch(&mut self, run: u64, cause: Cause) {
         let (turn, done) = self.in_order();
         let (engine, container) = (self.engine.clone(), self.container.clone());
         self.abort = CancellationToken::new();
@@ -98,7 +98,11 @@ impl Effects {
             // Dropped at the end, whatever that is.
             let _over = over;
             turn.await;
-            let launched = launch::launch(&engine, &container, &abort).await;
+            let launching = launch::launch(&engine, &container, &abort);
+            let launched = match cause {
+                Cause::Boot => in_turn(&engine.boot_launches, &abort, launching).await,
+                Cause::Start | Cause::Restart | Cause::Policy => launching.await,
+            };
             drop(done);
             match launched {
                 Ok(Launched {
@@ -153,15 +157,20 @@ impl Effects {
         });
     }
 
+    /// When the run began that the effects of this turn are for: its snapshot is shown already.
+    fn began_ns(&self) -> i64 {
+        self.container.snapshot().facts.started_at_ns
+    }
+
     fn signal(&self, run: u64, signal: i32, thaw: bool, ticket: Option<Ticket>) {
-        let container = self.container.clone();
+        let (container, began_ns) = (self.container.clone(), self.began_ns());
         self.engine.spawn(async move {
             let kill = Request::Kill {
                 process: ProcessId::Init,
                 signal,
                 all: false,
             };
-            let result = ask(&container, &kill).await;
+            let result = ask(&container, began_ns, &kill).await;
             container
                 .tell(Input::Signalled {
                     run,
@@ -170,7 +179,7 @@ impl Effects {
                 })
                 .await;
             if thaw {
-                let result = ask(&container, &Request::Resume).await;
+                let result = ask(&container, began_ns, &Request::Resume).await;
                 container.tell(Input::Thawed { run, result }).await;
             }
         });
@@ -191,9 +200,9 @@ impl Effects {
         request: Request,
         input: impl FnOnce(Result<(), String>) -> Input + Send + 'static,
     ) {
-        let container = self.container.clone();
+        let (container, began_ns) = (self.container.clone(), self.began_ns());
         self.engine.spawn(async move {
-            let result = ask(&container, &request).await;
+            let result = ask(&container, began_ns, &request).await;
             container.tell(input(result)).await;
         });
     }
@@ -229,6 +238,20 @@ impl Effects {
     }
 }
 
+/// Launches when it has one of the turns: all containers of a machine want to start at once. One that is interrupted
+/// does not wait.
+async fn in_turn<T>(
+    turns: &Semaphore,
+    abort: &CancellationToken,
+    launch: impl Future<Output = T>,
+) -> T {
+    let _turn = tokio::select! {
+        turn = turns.acquire() => turn.ok(),
+        () = abort.cancelled() => None,
+    };
+    launch.await
+}
+
 /// What becomes of the anonymous volumes of a container that is removed with this flag.
 pub(crate) fn anonymous(volumes: bool) -> Anonymous {
     match volumes {
@@ -237,9 +260,55 @@ pub(crate) fn anonymous(volumes: bool) -> Anonymous {
     }
 }
 
-async fn ask(container: &Container, request: &Request) -> Result<(), String> {
-    match container.shim().call(request).await {
+/// Asks the shim of the run that began then: whatever waits for nobody may come late.
+async fn ask(container: &Container, began_ns: i64, request: &Request) -> Result<(), String> {
+    match container.shim().call_run(began_ns, request).await {
         Ok(_) => Ok(()),
         Err(error) => Err(crate::error::Chain(&error).to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Under way now, and at most at once.
+    #[derive(Default)]
+    struct Counted {
+        now: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    impl Counted {
+        async fn launch(&self) {
+            let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most.fetch_max(now, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            self.now.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_few_launch_at_a_time() {
+        let (turns, counted) = (Arc::new(Semaphore::new(3)), Arc::new(Counted::default()));
+        let mut launches = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let (turns, counted) = (turns.clone(), counted.clone());
+            launches.spawn(async move {
+                in_turn(&turns, &CancellationToken::new(), counted.launch()).await;
+            });
+        }
+        launches.join_all().await;
+        assert_eq!(counted.most.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn an_interrupted_launch_waits_for_no_turn() {
+        let turns = Semaphore::new(0);
+        let abort = CancellationToken::new();
+        abort.cancel();
+        in_turn(&turns, &abort, async {}).await;
     }
 }

@@ -175,9 +175,7 @@ fn note(engine: &Engine, action: &str, id: &str, name: &str, image: Option<&imag
     let mut attributes = labels.unwrap_or_default();
     attributes.insert("name".to_owned(), name.to_owned());
     let event = events::event("image", action, id, attributes);
-    if let Err(error) = engine.inner().journal.append(vec![event]) {
-        tracing::warn!(image = id, action, %error, "an event is lost");
-    }
+    engine.inner().note(vec![event]);
 }
 
 /// The name that an image gets; `tag` replaces what the repository's name says.

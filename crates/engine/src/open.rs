@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use db::Db;
 use registry::dns::Resolver;
 use registry::pull::Puller;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +27,10 @@ use crate::{
 
 /// How often commits are made safe against a power cut (DESIGN decision 16).
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Containers that the restart policy starts at the same time when the daemon begins: each makes a process, mounts and a
+/// network, and requests must be answered meanwhile. More are not sooner done.
+const BOOT_LAUNCHES_MAX: usize = 8;
 
 /// How long a shutdown waits for effects under way. What is cut off then is what a crash would cut off.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,6 +75,8 @@ pub(crate) struct Inner {
     pub(crate) findings: Mutex<Vec<String>>,
     /// Held while a container gets another name.
     pub(crate) renaming: tokio::sync::Mutex<()>,
+    /// Held by each start that the restart policy wants at boot.
+    pub(crate) boot_launches: Semaphore,
     /// Cancelled by the shutdown.
     pub(crate) stopping: CancellationToken,
     tasks: TaskTracker,
@@ -225,7 +232,7 @@ impl Inner {
         }
         let lock = lock(&config)?;
         let db = Db::open(&config.data_root.join("cooper.db"))?;
-        let (strays, findings) = strays(&config, &db)?;
+        let (strays, finding) = strays(&config, &db)?;
         let images = image::Store::open(&config.data_root, db.clone(), strays)?;
         let puller = Puller::new(images.clone(), Resolver::default())
             .map_err(|source| Error::internal("prepare to reach registries", source))?;
@@ -234,7 +241,7 @@ impl Inner {
         let shim_program = sys::selfexe::seal_binary(&config.shim_program)
             .map_err(|source| Error::internal("seal the program of the shims", source))?;
         let networks = Networks::open(&config, &db)?;
-        Ok(Self {
+        let inner = Self {
             defaults: ArcSwap::from_pointee(config.defaults.clone()),
             config,
             db,
@@ -250,13 +257,18 @@ impl Inner {
             execs: Execs::default(),
             networks,
             volumes: volumes::Names::default(),
-            findings: Mutex::new(findings),
+            findings: Mutex::default(),
             renaming: tokio::sync::Mutex::default(),
+            boot_launches: Semaphore::new(BOOT_LAUNCHES_MAX),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             threads: TaskTracker::new(),
             lock,
-        })
+        };
+        if let Some(text) = finding {
+            inner.finding(text);
+        }
+        Ok(inner)
     }
 
     /// Tells an administrator, in the log and in `info`, of something that only he can decide.
@@ -322,8 +334,16 @@ impl Inner {
             &snapshot.name,
             std::iter::once((action, attributes)),
         );
+        self.note(events);
+    }
+
+    /// Journals what has happened, whether it can be journaled or not.
+    pub(crate) fn note(&self, events: Vec<api::event::EventMessage>) {
+        let told = events
+            .first()
+            .map(|event| (event.action.clone(), event.actor.id.clone()));
         if let Err(error) = self.journal.append(events) {
-            tracing::warn!(container = %container.id().short(), action, %error, "an event is lost");
+            tracing::warn!(event = ?told, %error, "an event is lost");
         }
     }
 }
@@ -333,7 +353,7 @@ const KEEP_FILE: &str = "keep-unknown";
 
 /// What becomes of layers and blobs without a row: they go, unless the database was lost beside them. Then they
 /// stay until an administrator has decided.
-fn strays(config: &Config, db: &Db) -> Result<(image::Strays, Vec<String>), Error> {
+fn strays(config: &Config, db: &Db) -> Result<(image::Strays, Option<String>), Error> {
     let keep = config.data_root.join(KEEP_FILE);
     let failed = |source| Error::internal(format!("make {}", keep.display()), source);
     if db.is_new()
@@ -344,14 +364,13 @@ fn strays(config: &Config, db: &Db) -> Result<(image::Strays, Vec<String>), Erro
         File::create(&keep).map_err(failed)?;
     }
     if !keep.exists() {
-        return Ok((image::Strays::Remove, Vec::new()));
+        return Ok((image::Strays::Remove, None));
     }
     let text = format!(
         "the database was made anew beside older layers and blobs, which are kept: remove {} to have those removed that it does not know",
         keep.display()
     );
-    tracing::warn!("{text}");
-    Ok((image::Strays::Keep, vec![format!("WARNING: {text}")]))
+    Ok((image::Strays::Keep, Some(text)))
 }
 
 fn holds(config: &Config, part: &str) -> bool {

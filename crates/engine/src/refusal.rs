@@ -96,6 +96,10 @@ fn plain(refusal: Refusal, name: &str, container: &Container) -> Error {
             "tried to kill container, but did not receive an exit event",
         ),
         Refusal::NotSaved(reason) => Error::new(Class::Internal, reason),
+        Refusal::Panicked => Error::new(
+            Class::Internal,
+            format!("the engine failed at this request for container {name}: its log says why"),
+        ),
     }
 }
 

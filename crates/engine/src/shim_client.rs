@@ -120,6 +120,31 @@ impl Address {
         Connection::new(stream)
     }
 
+    /// As [`Address::call`], of the shim whose run began at this time. What was asked too late, when another run is
+    /// there, that one does not hear of: a shim has one run, and a connection one shim.
+    pub(crate) async fn call_run(
+        &self,
+        started_at_ns: i64,
+        request: &Request,
+    ) -> Result<Reply, ShimError> {
+        let mut connection = self.connect().await?;
+        let asked = async {
+            match connection.call(&Request::State).await? {
+                Reply::State(state) if state.started_at_ns == Some(started_at_ns) => {
+                    connection.call(request).await
+                }
+                Reply::State(_) => Err(ShimError::Refused {
+                    kind: FailureKind::NotRunning,
+                    message: "this run of the container is over".to_owned(),
+                }),
+                other => Err(ShimError::unexpected(&other)),
+            }
+        };
+        tokio::time::timeout(ANSWER_TIMEOUT, asked)
+            .await
+            .unwrap_or(Err(ShimError::Timeout))
+    }
+
     /// Asks one question on a connection of its own, within [`ANSWER_TIMEOUT`].
     pub(crate) async fn call(&self, request: &Request) -> Result<Reply, ShimError> {
         let mut connection = self.connect().await?;
@@ -232,6 +257,73 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A shim that answers one connection: what it is asked, and what it says of its run.
+    async fn asked_of(
+        started_at_ns: i64,
+        wanted_ns: i64,
+    ) -> (Vec<Request>, Result<Reply, ShimError>) {
+        let dir = tempfile::tempdir().unwrap();
+        let handle = std::fs::File::open(dir.path()).unwrap();
+        let listener = sys::socket::listen_at(handle.as_fd(), SOCKET_NAME.as_ref(), 0o600).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let shim = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut requests = Vec::new();
+            let mut decoder = shim::Decoder::new();
+            let mut buffer = [0; 4096];
+            loop {
+                let read = std::io::Read::read(&mut stream, &mut buffer).unwrap();
+                decoder.push(&buffer[..read]);
+                let Some(request) = decoder.next::<Request>().unwrap() else {
+                    match read {
+                        0 => return requests,
+                        _ => continue,
+                    }
+                };
+                let answer = match &request {
+                    Request::State => Reply::State(Box::new(state(started_at_ns))),
+                    _ => Reply::Ok,
+                };
+                std::io::Write::write_all(&mut stream, &shim::encode(&answer)).unwrap();
+                requests.push(request);
+            }
+        });
+        let address = Address::new(dir.path().to_owned());
+        let answer = address.call_run(wanted_ns, &Request::Pause).await;
+        (shim.join().unwrap(), answer)
+    }
+
+    fn state(started_at_ns: i64) -> shim::protocol::State {
+        shim::protocol::State {
+            version: shim::protocol::VERSION,
+            id: "box".to_owned(),
+            phase: shim::protocol::Phase::Running,
+            pid: Some(7),
+            started_at_ns: Some(started_at_ns),
+            exit: None,
+            oom_killed: false,
+            log_lines_dropped: 0,
+            execs: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_meant_for_another_run_is_not_asked() {
+        let (requests, answer) = asked_of(5, 5).await;
+        assert_eq!(requests, [Request::State, Request::Pause]);
+        assert!(matches!(answer, Ok(Reply::Ok)), "{answer:?}");
+        let (requests, answer) = asked_of(6, 5).await;
+        assert_eq!(requests, [Request::State]);
+        let refused = matches!(
+            answer,
+            Err(ShimError::Refused {
+                kind: FailureKind::NotRunning,
+                ..
+            })
+        );
+        assert!(refused, "{answer:?}");
+    }
 
     /// On one thread: a connect that blocks would stop the clock, and the test with it.
     #[tokio::test]

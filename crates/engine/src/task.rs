@@ -4,9 +4,11 @@
 //! The turn awaits nothing: saving is one transaction without an fsync, effects run beside.
 //!
 //! What cannot be saved is not done: a request is refused with the reason; an exit or another fact that
-//! nobody can refuse is tried again after a pause, and until then the shim keeps its record of it.
+//! nobody can refuse is tried again after a pause, and until then the shim keeps its record of it. A turn that panics
+//! is treated alike.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,7 +109,18 @@ impl Task {
         }
     }
 
+    /// A panic ends one turn, and not the task: without it the container could not even be stopped.
     fn turn(&mut self, input: Input) {
+        let taken = input.clone();
+        let turn = std::panic::catch_unwind(AssertUnwindSafe(|| self.decide(input)));
+        // What it says was written where it happened.
+        if turn.is_err() {
+            tracing::error!(container = %self.container.id().short(), input = ?taken, "a turn panicked");
+            self.not_taken(taken, Refusal::Panicked);
+        }
+    }
+
+    fn decide(&mut self, input: Input) {
         let next = step(&self.state, now_ns(), input.clone());
         if let Err(error) = self.save(&next) {
             return self.not_saved(input, &error);
@@ -253,11 +266,8 @@ impl Task {
             Input::Elapsed { .. } if matches!(self.state.life, Life::Running(_)) => {
                 self.unsaved(input)
             }
-            Input::Request(ticket, request) => {
-                if let Request::Rename { name } = request {
-                    self.engine.index.release(&name, self.container.id());
-                }
-                self.answer(ticket, Err(Refusal::NotSaved(error.message.clone())));
+            request @ Input::Request(..) => {
+                self.not_taken(request, Refusal::NotSaved(error.message.clone()));
             }
             Input::Launched { run, .. } => {
                 self.effects.run(Effect::Abort { run });
@@ -276,7 +286,31 @@ impl Task {
             | Input::Frozen { .. }
             | Input::Thawed { .. }
             | Input::Elapsed { .. }
-            | Input::Destroyed { .. }) => self.effects.again(other, SAVE_RETRY),
+            | Input::Destroyed { .. }) => {
+                self.not_taken(other, Refusal::NotSaved(error.message.clone()));
+            }
+        }
+    }
+
+    /// Refuses a request; a fact, which nobody can refuse, is tried again.
+    fn not_taken(&mut self, input: Input, refusal: Refusal) {
+        match input {
+            Input::Request(ticket, request) => {
+                if let Request::Rename { name } = request {
+                    self.engine.index.release(&name, self.container.id());
+                }
+                self.answer(ticket, Err(refusal));
+            }
+            fact @ (Input::Boot
+            | Input::Launched { .. }
+            | Input::LaunchFailed { .. }
+            | Input::Exited { .. }
+            | Input::OutOfMemory { .. }
+            | Input::Signalled { .. }
+            | Input::Frozen { .. }
+            | Input::Thawed { .. }
+            | Input::Elapsed { .. }
+            | Input::Destroyed { .. }) => self.effects.again(fact, SAVE_RETRY),
         }
     }
 }

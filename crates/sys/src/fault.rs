@@ -1,8 +1,8 @@
 //! Named crash points: `fault!("name")` stands right after every durable step.
 //!
 //! A test names a point in the environment (`COOPER_FAULT=name`, or `name:n` for the n-th passage) and
-//! the process kills itself there with SIGKILL, as a power cut or an out-of-memory kill would. Without
-//! the variable a point costs one relaxed load.
+//! the process kills itself there with SIGKILL, as a power cut or an out-of-memory kill would; with
+//! `name:panic` the thread panics there, as a defect would. Without the variable a point costs one relaxed load.
 //!
 //! A shim gets no environment from its daemon. To kill one, the daemon's environment names the point in
 //! `COOPER_SHIM_FAULT`, and the daemon arms the first shim it starts with [`take_for_shim`]: those after it
@@ -20,6 +20,7 @@ pub const SHIM_VARIABLE: &str = "COOPER_SHIM_FAULT";
 struct Armed {
     point: String,
     passages_left: AtomicU64,
+    panics: bool,
 }
 
 static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
@@ -28,13 +29,15 @@ fn armed() -> Option<&'static Armed> {
     ARMED
         .get_or_init(|| {
             let value = std::env::var(VARIABLE).ok()?;
-            let (point, passage) = match value.rsplit_once(':') {
-                Some((point, number)) => (point.to_owned(), number.parse().ok()?),
-                None => (value, 1),
+            let (point, passage, panics) = match value.rsplit_once(':') {
+                Some((point, "panic")) => (point.to_owned(), 1, true),
+                Some((point, number)) => (point.to_owned(), number.parse().ok()?, false),
+                None => (value, 1, false),
             };
             Some(Armed {
                 point,
                 passages_left: AtomicU64::new(passage),
+                panics,
             })
         })
         .as_ref()
@@ -49,9 +52,13 @@ pub fn take_for_shim() -> Option<String> {
 }
 
 /// Kills this process if `point` is armed and this is the chosen passage. Use [`fault!`](crate::fault!).
+///
+/// # Panics
+/// Where it is armed so.
 pub fn pass(point: &str) {
     let Some(armed) = armed() else { return };
     if armed.point == point && armed.passages_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+        assert!(!armed.panics, "armed to panic: {point}");
         crate::command::kill_self();
     }
 }

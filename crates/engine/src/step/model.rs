@@ -258,7 +258,7 @@ pub(crate) enum Effect {
     /// Answers a request.
     Answer(Ticket, Result<(), Refusal>),
     /// Starts a run; comes back as `Launched` or `LaunchFailed`.
-    Launch { run: u64 },
+    Launch { run: u64, cause: Cause },
     /// Makes the launch of this run fail soon.
     Abort { run: u64 },
     /// Sends a signal to the init and then thaws the cgroup if asked; comes back as `Signalled` (and `Thawed`).
@@ -311,6 +311,8 @@ pub(crate) enum Refusal {
     Unkillable,
     /// The change could not be saved, so it was not made.
     NotSaved(String),
+    /// The engine failed at the turn.
+    Panicked,
 }
 
 /// One event for the journal, without what every event of the container has.

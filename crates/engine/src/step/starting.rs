@@ -85,6 +85,7 @@ impl Step {
         };
         self.effects.push(Effect::Launch {
             run: self.state.facts.run,
+            cause,
         });
     }
 

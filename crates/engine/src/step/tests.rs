@@ -1,9 +1,6 @@
-//! Tables for single steps, and random lives against a model of what may never happen.
+//! Tables for single steps.
 
-use std::collections::BTreeSet;
-
-use proptest::prelude::*;
-use sys::signal::SIGKILL;
+mod world;
 
 use super::*;
 use crate::state::Facts;
@@ -180,7 +177,11 @@ fn signals(step: &Step) -> Vec<i32> {
 fn the_start_is_answered_when_its_run_is_saved() {
     let first = step(&state(rules()), 0, ask(1, Request::Start));
     assert_eq!((first.save, answered(&first)), (Save::Nothing, vec![]));
-    assert_eq!(first.effects, [Effect::Launch { run: 1 }]);
+    let launch = Effect::Launch {
+        run: 1,
+        cause: Cause::Start,
+    };
+    assert_eq!(first.effects, [launch]);
     let second = step(&first.state, 0, launched(1));
     assert_eq!(
         (second.save, actions(&second), answered(&second)),
@@ -408,7 +409,10 @@ fn policies_restart_with_growing_pauses_until_a_person_stops_it() {
     let boot = step(&stopped.state, 0, Input::Boot);
     assert_eq!(
         boot.effects,
-        [Effect::Launch { run: 14 }],
+        [Effect::Launch {
+            run: 14,
+            cause: Cause::Boot
+        }],
         "always means also at boot"
     );
 }
@@ -434,261 +438,4 @@ fn an_exit_is_told_in_dockers_order() {
         (actions(&gone), gone.state.facts.exit_code),
         (vec!["destroy"], 3)
     );
-}
-
-/// What the world can do, apart from what the state says is under way.
-#[derive(Clone, Debug)]
-enum Act {
-    Ask(Request),
-    /// Completes one of the pending effects, well or badly.
-    Complete(prop::sample::Index, bool),
-    /// News of a run that is over.
-    Stale(Input),
-    Oom,
-    Die(i32),
-    Boot,
-}
-
-fn request() -> impl Strategy<Value = Request> {
-    let signal = prop_oneof![Just(9), Just(15), Just(1)];
-    let how = (prop::option::of(signal.clone()), 0_u64..20).prop_map(|(signal, seconds)| Stop {
-        signal,
-        timeout: match seconds {
-            0 => None,
-            1 => Some(Timeout::Never),
-            more => Some(Timeout::After(Duration::from_secs(more))),
-        },
-    });
-    prop_oneof![
-        3 => Just(Request::Start),
-        2 => how.clone().prop_map(Request::Stop),
-        1 => how.prop_map(Request::Restart),
-        2 => signal.prop_map(|signal| Request::Kill { signal }),
-        1 => Just(Request::Pause),
-        1 => Just(Request::Unpause),
-        1 => (any::<bool>(), any::<bool>())
-            .prop_map(|(force, volumes)| Request::Remove { force, volumes }),
-        1 => Just(Request::Rename { name: "other".into() }),
-    ]
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    prop_oneof![
-        6 => request().prop_map(Act::Ask),
-        8 => (any::<prop::sample::Index>(), prop::bool::weighted(0.8))
-            .prop_map(|(which, well)| Act::Complete(which, well)),
-        1 => prop_oneof![Just(exited(0, 1)), Just(launched(0)), Just(Input::Elapsed { timer: 0 })]
-            .prop_map(Act::Stale),
-        1 => Just(Act::Oom),
-        3 => (0..3).prop_map(Act::Die),
-        1 => Just(Act::Boot),
-    ]
-}
-
-fn any_rules() -> impl Strategy<Value = Rules> {
-    let policy = prop_oneof![
-        Just(RestartPolicy::No),
-        Just(RestartPolicy::Always),
-        Just(RestartPolicy::UnlessStopped),
-        (0_u32..3).prop_map(|max| RestartPolicy::OnFailure { max }),
-    ];
-    (policy, any::<bool>()).prop_map(|(restart, auto_remove)| Rules {
-        auto_remove: auto_remove && restart == RestartPolicy::No,
-        restart,
-        ..rules()
-    })
-}
-
-/// The world beside the machine: which effects are under way, whether an init lives, who waits.
-struct World {
-    state: State,
-    pending: Vec<Effect>,
-    /// The run whose init lives.
-    alive: Option<u64>,
-    waiting: BTreeSet<u64>,
-    asked: u64,
-    killed: bool,
-}
-
-impl World {
-    fn take(&mut self, input: Input) {
-        let was_gone = self.state.life == Life::Gone;
-        let next = step(&self.state, 0, input.clone());
-        assert!(
-            next.save != Save::Nothing
-                || next.state.facts == self.state.facts
-                || matches!(next.state.life, Life::Starting { .. }),
-            "facts changed and were not saved by {input:?}"
-        );
-        self.state = next.state;
-        assert!(
-            !was_gone || self.state.life == Life::Gone,
-            "a removed container came back"
-        );
-        for effect in next.effects {
-            match effect {
-                Effect::Answer(ticket, _) => {
-                    assert!(self.waiting.remove(&ticket.0), "answered twice: {ticket:?}");
-                }
-                Effect::Launch { run } => {
-                    assert_eq!(self.alive, None, "two inits at once");
-                    assert!(
-                        !self
-                            .pending
-                            .iter()
-                            .any(|e| matches!(e, Effect::Launch { .. })),
-                        "two launches at once"
-                    );
-                    self.pending.push(Effect::Launch { run });
-                }
-                Effect::Destroy { volumes } => {
-                    assert_eq!(self.alive, None, "destroyed while it runs");
-                    self.pending.push(Effect::Destroy { volumes });
-                }
-                Effect::Signal { signal, .. } => {
-                    self.killed |= signal == SIGKILL;
-                    self.pending.push(effect);
-                }
-                other @ (Effect::Force { .. }
-                | Effect::Freeze { .. }
-                | Effect::Thaw { .. }
-                | Effect::Timer { .. }) => {
-                    self.pending.push(other);
-                }
-                Effect::Abort { .. } | Effect::Retire { .. } | Effect::ReleaseName(_) => {}
-            }
-        }
-    }
-
-    fn complete(&mut self, index: usize, well: bool) {
-        let result = || {
-            if well {
-                Ok(())
-            } else {
-                Err("refused".to_owned())
-            }
-        };
-        match self.pending.remove(index) {
-            Effect::Launch { run } if well => {
-                self.alive = Some(run);
-                self.killed = false;
-                self.take(launched(run));
-            }
-            Effect::Launch { run } => {
-                let failure = Failure {
-                    exit_code: 128,
-                    class: crate::Class::Internal,
-                    message: "failed".to_owned(),
-                };
-                self.take(Input::LaunchFailed { run, failure });
-            }
-            Effect::Signal {
-                run, ticket, thaw, ..
-            } => {
-                self.take(Input::Signalled {
-                    run,
-                    ticket,
-                    result: result(),
-                });
-                if thaw {
-                    self.take(Input::Thawed {
-                        run,
-                        result: result(),
-                    });
-                }
-            }
-            Effect::Force { run } if well && self.alive == Some(run) => self.die(137),
-            Effect::Force { .. } => {}
-            Effect::Freeze { run } => self.take(Input::Frozen {
-                run,
-                result: result(),
-            }),
-            Effect::Thaw { run } => self.take(Input::Thawed {
-                run,
-                result: result(),
-            }),
-            Effect::Timer { timer, .. } => self.take(Input::Elapsed { timer }),
-            Effect::Destroy { .. } => self.take(Input::Destroyed { result: result() }),
-            Effect::Answer(..)
-            | Effect::Abort { .. }
-            | Effect::Retire { .. }
-            | Effect::ReleaseName(_) => unreachable!("never pending"),
-        }
-    }
-
-    fn die(&mut self, code: i32) {
-        if let Some(run) = self.alive.take() {
-            self.take(exited(run, code));
-        }
-    }
-
-    /// Lets everything under way come to its end: then nobody may be left waiting.
-    fn settle(&mut self) {
-        for _ in 0..200 {
-            let next = self
-                .pending
-                .iter()
-                .position(|effect| !matches!(effect, Effect::Timer { .. }));
-            if let Some(index) = next {
-                self.complete(index, true);
-            } else if self.killed && self.alive.is_some() {
-                self.die(137);
-            } else if !self.waiting.is_empty() && !self.pending.is_empty() {
-                // Only time can help: a deadline must lead to SIGKILL.
-                self.complete(0, true);
-            } else {
-                return;
-            }
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn no_life_breaks_the_rules(rules in any_rules(), acts in prop::collection::vec(act(), 1..60)) {
-        let mut world = World {
-            state: state(rules),
-            pending: Vec::new(),
-            alive: None,
-            waiting: BTreeSet::new(),
-            asked: 0,
-            killed: false,
-        };
-        let mut forever = false;
-        for act in acts {
-            match act {
-                Act::Ask(request) => {
-                    let never = Some(Timeout::Never);
-                    forever |= matches!(&request, Request::Stop(how) | Request::Restart(how) if how.timeout == never);
-                    world.asked += 1;
-                    world.waiting.insert(world.asked);
-                    let ticket = world.asked;
-                    world.take(ask(ticket, request));
-                }
-                Act::Complete(which, well) if !world.pending.is_empty() => {
-                    let index = which.index(world.pending.len());
-                    world.complete(index, well);
-                }
-                Act::Complete(..) => {}
-                Act::Stale(input) => {
-                    let before = world.state.clone();
-                    world.take(input);
-                    prop_assert_eq!(&world.state, &before, "news of an older run changed something");
-                }
-                Act::Oom => {
-                    let run = world.state.facts.run;
-                    world.take(Input::OutOfMemory { run });
-                }
-                Act::Die(code) => world.die(code),
-                Act::Boot => world.take(Input::Boot),
-            }
-            // What clients are told fits what is there.
-            let has_process = world.state.status().has_process();
-            prop_assert_eq!(has_process, world.alive.is_some(), "{:?}", world.state);
-        }
-        world.settle();
-        if !forever {
-            prop_assert!(world.waiting.is_empty(), "never answered: {:?} in {:?}", world.waiting, world.state);
-        }
-    }
 }

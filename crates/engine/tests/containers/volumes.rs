@@ -17,7 +17,7 @@ use engine::{Class, Config, Engine};
 use sha2::{Digest as _, Sha256};
 
 /// Every crash point of volumes; a test compares the list with the sources.
-const POINTS: &[&str] = &[
+pub(crate) const POINTS: &[&str] = &[
     "volume.claimed",
     "volume.deleted",
     "volume.directory",
