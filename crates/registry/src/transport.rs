@@ -220,9 +220,7 @@ impl Transport {
         let mut url: Uri = url.parse().map_err(|_| Error::Url {
             url: url.to_owned(),
         })?;
-        if !is_on(&url, endpoint) {
-            headers.remove(header::AUTHORIZATION);
-        }
+        keep_secrets_home(endpoint, &url, &mut headers);
         for _ in 0..=REDIRECTS_MAX {
             let response = self.once(endpoint, &method, &url, &headers, &body).await?;
             let Some(location) = redirection(&method, &response) else {
@@ -232,9 +230,7 @@ impl Transport {
                 });
             };
             let next = follow(endpoint, &url, &location)?;
-            if next.authority() != url.authority() {
-                headers.remove(header::AUTHORIZATION);
-            }
+            keep_secrets_home(endpoint, &next, &mut headers);
             url = next;
         }
         Err(refused(&url, "", "too many redirects"))
@@ -284,6 +280,13 @@ impl Transport {
 fn is_on(url: &Uri, endpoint: &Endpoint) -> bool {
     url.scheme_str() == Some(endpoint.scheme.as_str())
         && url.authority().map(hyper::http::uri::Authority::as_str) == Some(endpoint.host.as_str())
+}
+
+/// Secrets are for the endpoint's own host, spoken to as the endpoint is: the same name without TLS is another one.
+fn keep_secrets_home(endpoint: &Endpoint, url: &Uri, headers: &mut HeaderMap) {
+    if !is_on(url, endpoint) {
+        headers.remove(header::AUTHORIZATION);
+    }
 }
 
 fn redirection(method: &Method, answer: &Response<Incoming>) -> Option<String> {
@@ -476,5 +479,43 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Scheme;
+
+    /// Where a redirect from `https://registry.test` may lead, and whether with the password.
+    #[test]
+    fn no_redirect_takes_a_secret_off_tls() {
+        let from: Uri = "https://registry.test/v2/a/blobs/b".parse().unwrap();
+        let cases = [
+            (true, "https://registry.test/x", Some(true)),
+            (true, "http://registry.test/x", None),
+            (true, "https://other.test/x", Some(false)),
+            (true, "https://registry.test:8443/x", Some(false)),
+            // One that is listed as insecure may lead to plain text, and says nothing there.
+            (false, "http://registry.test/x", Some(false)),
+            (false, "http://other.test/x", Some(false)),
+        ];
+        for (verify, location, with_secret) in cases {
+            let endpoint = Endpoint {
+                scheme: Scheme::Https,
+                host: "registry.test".to_owned(),
+                path: String::new(),
+                verify,
+                mirror: false,
+            };
+            let mut headers = HeaderMap::new();
+            let secret = HeaderValue::from_static("Basic c2VjcmV0");
+            headers.insert(header::AUTHORIZATION, secret);
+            let carries = follow(&endpoint, &from, location).ok().map(|next| {
+                keep_secrets_home(&endpoint, &next, &mut headers);
+                headers.contains_key(header::AUTHORIZATION)
+            });
+            assert_eq!(carries, with_secret, "{verify} {location}");
+        }
     }
 }
