@@ -17,6 +17,9 @@ const READY: usize = 4;
 /// Sockets of each: to the shim, and into the namespace.
 const SOCKETS_OF_ONE: usize = 2;
 
+/// Connections to registries that a pull leaves open for the next one: three downloads at a time, and a document.
+const TO_REGISTRIES: usize = 4;
+
 /// Descriptors of a process by what they are; those of the state database, which keeps connections for readers, are not
 /// counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +56,7 @@ impl Held {
         let deadline = Instant::now() + patience(CLOSED_WITHIN);
         let mut now = Self::default();
         let is_more = |now: &Self| {
-            now.sockets > self.sockets + READY * SOCKETS_OF_ONE + MOMENTARY
+            now.sockets > self.sockets + READY * SOCKETS_OF_ONE + TO_REGISTRIES + MOMENTARY
                 || now.namespaces > READY
                 || now.others > self.others + MOMENTARY
         };
