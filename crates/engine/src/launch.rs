@@ -402,7 +402,8 @@ fn kill_cgroup(parent: &str, name: &str) -> Result<(), Error> {
     }
 }
 
-fn open_cgroup(parent: &str, name: &str) -> Result<Option<Cgroup>, cgroup::Error> {
+/// The cgroup of a container, or nothing where it is gone.
+pub(crate) fn open_cgroup(parent: &str, name: &str) -> Result<Option<Cgroup>, cgroup::Error> {
     match Cgroup::open(&CgroupPath::new(parent, name)?) {
         Ok(cgroup) => Ok(Some(cgroup)),
         Err(cgroup::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {

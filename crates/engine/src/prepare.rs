@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use network::{Dns, Servers};
-use runtime::cgroup::{self, Cgroup, CgroupPath};
+use runtime::cgroup::{self, CgroupPath};
 use runtime::{Overlay, Rootfs, oci, seccomp};
 use shim::protocol::{self, Size};
 
@@ -185,15 +185,11 @@ fn first_process(engine: &Inner, snapshot: &Snapshot) -> Result<Option<runtime::
     };
     let definition = &snapshot.definition;
     let failed = |source| Error::internal(format!("join container {}", definition.id), source);
-    let opened = CgroupPath::new(&engine.cgroup_parent(definition), definition.id.as_str())
-        .and_then(|path| Cgroup::open(&path));
-    let cgroup = match opened {
-        Ok(cgroup) => cgroup,
-        // It goes with the container.
-        Err(cgroup::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(None);
-        }
-        Err(error) => return Err(failed(io::Error::other(error))),
+    let parent = engine.cgroup_parent(definition);
+    let opened = launch::open_cgroup(&parent, definition.id.as_str());
+    // It goes with the container.
+    let Some(cgroup) = opened.map_err(|error| failed(io::Error::other(error)))? else {
+        return Ok(None);
     };
     match runtime::Peer::open(pid, &cgroup) {
         Ok(process) => Ok(Some(process)),
