@@ -193,6 +193,18 @@ async fn identify(engine: &Arc<Inner>, id: &crate::ContainerId) -> Found {
     }
 }
 
+/// A run whose shim is looked after: once nobody does, however that came, its process is let go.
+struct Watched<'a> {
+    container: &'a Container,
+    run: u64,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.container.forget_shim_process(self.run);
+    }
+}
+
 /// Follows a run to its end and tells the container's task what happens. When the connection breaks, or there
 /// is none yet, its shim is looked for; a shim that has ended before its container is a lost one, and the
 /// container is killed.
@@ -202,6 +214,7 @@ pub(crate) async fn watch(
     run: u64,
     mut shim: Option<Shim>,
 ) {
+    let _watched = Watched { container, run };
     // Reaped when this is over.
     let mut child = None;
     let mut pause = ASK_AGAIN_FIRST;

@@ -107,6 +107,11 @@ impl Container {
         *self.shim_process() = Some((run, process));
     }
 
+    /// Lets go of the process of this run's shim; the one of another is kept.
+    pub(crate) fn forget_shim_process(&self, run: u64) {
+        self.shim_process().take_if(|(of, _)| *of == run);
+    }
+
     /// Kills the shim of this run; the one of another is left alone.
     pub(crate) fn kill_shim(&self, run: u64) -> Result<(), Error> {
         match &*self.shim_process() {

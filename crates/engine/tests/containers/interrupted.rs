@@ -1,10 +1,11 @@
 //! What is ended while it is under way: nothing of it stays, nothing comes afterwards, and its end is told.
 
+use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
 use api::exec::{ExecConfig, ExecStart};
-use api::options::StopOptions;
+use api::options::{StopOptions, WaitCondition};
 use runtime::cgroup::{Cgroup, CgroupPath};
 use tokio::io::AsyncReadExt as _;
 
@@ -174,6 +175,37 @@ async fn a_container_whose_shim_hangs_is_killed_and_removed_without_it() {
     engine.pause("held").await.unwrap();
     stop_shim(&root, &id);
     engine.remove("held", &FORCE).await.unwrap();
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
+/// Descriptors of processes that this one has open.
+fn pidfds() -> usize {
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    open.filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter(|file| file.to_string_lossy().contains("pidfd"))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stopped_container_holds_no_process() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    create(&engine, "over", request(&["true"])).await;
+    let before = pidfds();
+    for _ in 0..3 {
+        engine.start("over").await.unwrap();
+        let ended = engine.wait("over", WaitCondition::NotRunning).unwrap();
+        assert_eq!(ended.done().await.status_code, 0);
+    }
+    eventually("what was held of its runs to be let go", || {
+        pidfds() <= before
+    })
+    .await;
+    engine.remove("over", &FORCE).await.unwrap();
     root.assert_clean();
     engine.shutdown().await.unwrap();
 }
