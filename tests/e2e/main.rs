@@ -15,6 +15,7 @@ mod lifecycle;
 mod limits;
 mod network;
 mod pull;
+mod races;
 mod refusals;
 mod reload;
 mod streams;

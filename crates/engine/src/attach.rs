@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::container::Container;
 use crate::shim_client::{Address, ShimError};
 use crate::state::Status;
-use crate::{Engine, Error, peer, refusal};
+use crate::{Engine, Error, refusal};
 
 /// A client's place at a container's streams.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ async fn open(shim: &Address, streams: Streams) -> Result<UnixStream, ShimError>
         process: ProcessId::Init,
         streams,
     };
-    match connection.call(&attach).await? {
+    match connection.call_soon(&attach).await? {
         Reply::Ok => Ok(connection.into_stream()),
         other => Err(ShimError::unexpected(&other)),
     }
@@ -160,9 +160,7 @@ async fn at_launch(container: &Container, streams: Streams) -> Stream {
 async fn attach_running(container: &Container, streams: Streams) -> Result<Stream, Error> {
     match open(container.shim(), streams).await {
         Ok(stream) => Ok(Stream::Now(stream)),
-        Err(ShimError::Io(source)) if peer::is_absence(&source) || peer::is_end(&source) => {
-            Ok(at_launch(container, streams).await)
-        }
+        Err(error) if error.is_over() => Ok(at_launch(container, streams).await),
         Err(error) => Err(error.into_error("attach to the container")),
     }
 }

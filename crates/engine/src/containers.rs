@@ -187,7 +187,7 @@ impl Engine {
         let container = self.container(name)?;
         let id = container.id().clone();
         if !container.snapshot().status.has_process() {
-            return Err(Error::conflict(format!("container {id} is not running")));
+            return Err(refusal::not_running(&container));
         }
         let request = protocol::Request::Resize {
             process: protocol::ProcessId::Init,
@@ -199,7 +199,8 @@ impl Engine {
         // As dockerd: a process without a terminal has no size, which is no error.
         if container.snapshot().definition.config.tty {
             let resized = container.shim().call(&request).await;
-            resized.map_err(|error| error.into_error(&format!("cannot resize container {id}")))?;
+            let doing = format!("cannot resize container {id}");
+            resized.map_err(|error| refusal::shim_error(error, &container, &doing))?;
         }
         self.journal_container(
             &container,

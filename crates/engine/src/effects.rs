@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::container::Container;
 use crate::launch::{self, Launched};
 use crate::open::Inner;
-use crate::step::{Cause, Effect, Input, Ticket};
+use crate::step::{Cause, Effect, Input, Refusal, Ticket};
 use crate::volumes::Anonymous;
-use crate::{adopt, files};
+use crate::{adopt, files, refusal};
 
 /// Sets off the effects of one container.
 pub(crate) struct Effects {
@@ -53,11 +53,14 @@ impl Effects {
             } => self.signal(run, signal, thaw, ticket),
             Effect::Force { run } => self.force(run),
             Effect::Freeze { run } => {
-                self.ask_shim(Request::Pause, move |result| Input::Frozen { run, result });
+                let (container, began_ns) = (self.container.clone(), self.began_ns());
+                self.engine.spawn(async move {
+                    let failed = Refusal::FreezeFailed;
+                    let result = ask(&container, began_ns, &Request::Pause, failed).await;
+                    container.tell(Input::Frozen { run, result }).await;
+                });
             }
-            Effect::Thaw { run } => {
-                self.ask_shim(Request::Resume, move |result| Input::Thawed { run, result });
-            }
+            Effect::Thaw { run, doubtful } => self.thaw(run, doubtful),
             Effect::Timer { timer, after } => self.again(Input::Elapsed { timer }, after),
             Effect::Retire { .. } => self.retire(),
             Effect::Destroy { volumes } => self.destroy(anonymous(volumes)),
@@ -170,7 +173,7 @@ impl Effects {
                 signal,
                 all: false,
             };
-            let result = ask(&container, began_ns, &kill).await;
+            let result = ask(&container, began_ns, &kill, Refusal::SignalFailed).await;
             container
                 .tell(Input::Signalled {
                     run,
@@ -179,9 +182,22 @@ impl Effects {
                 })
                 .await;
             if thaw {
-                let result = ask(&container, began_ns, &Request::Resume).await;
+                let result = ask(&container, began_ns, &Request::Resume, Refusal::ThawFailed).await;
                 container.tell(Input::Thawed { run, result }).await;
             }
+        });
+    }
+
+    /// What a freeze that failed has left is seen in the cgroup: the shim may not know it, or not answer.
+    fn thaw(&self, run: u64, doubtful: bool) {
+        let (engine, container) = (self.engine.clone(), self.container.clone());
+        let began_ns = self.began_ns();
+        self.engine.spawn(async move {
+            let result = match doubtful && !launch::is_frozen(&engine, &container).await {
+                true => Err(Refusal::NotPaused),
+                false => ask(&container, began_ns, &Request::Resume, Refusal::ThawFailed).await,
+            };
+            container.tell(Input::Thawed { run, result }).await;
         });
     }
 
@@ -192,18 +208,6 @@ impl Effects {
             if let Err(error) = launch::force(&engine, &container, run).await {
                 tracing::error!(container = %container.id().short(), error = %error.message, "kill a container without its shim");
             }
-        });
-    }
-
-    fn ask_shim(
-        &self,
-        request: Request,
-        input: impl FnOnce(Result<(), String>) -> Input + Send + 'static,
-    ) {
-        let (container, began_ns) = (self.container.clone(), self.began_ns());
-        self.engine.spawn(async move {
-            let result = ask(&container, began_ns, &request).await;
-            container.tell(input(result)).await;
         });
     }
 
@@ -261,10 +265,15 @@ pub(crate) fn anonymous(volumes: bool) -> Anonymous {
 }
 
 /// Asks the shim of the run that began then: whatever waits for nobody may come late.
-async fn ask(container: &Container, began_ns: i64, request: &Request) -> Result<(), String> {
+async fn ask(
+    container: &Container,
+    began_ns: i64,
+    request: &Request,
+    failed: impl FnOnce(String) -> Refusal,
+) -> Result<(), Refusal> {
     match container.shim().call_run(began_ns, request).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(crate::error::Chain(&error).to_string()),
+        Err(error) => Err(refusal::of_shim(&error, failed)),
     }
 }
 

@@ -435,6 +435,22 @@ pub(crate) fn remove_cgroup(parent: &str, name: &str) -> Result<(), Error> {
     }
 }
 
+/// Whether the cgroup of a container is frozen, as far as that can be seen: what cannot be seen may be.
+pub(crate) async fn is_frozen(engine: &Arc<Inner>, container: &Arc<Container>) -> bool {
+    let (parent, id) = (
+        engine.cgroup_parent_of(container.id()),
+        container.id().clone(),
+    );
+    let looking = engine.blocking(move || {
+        let failed = |source| Error::internal("look at the freezer", source);
+        match open_cgroup(&parent, id.as_str()).map_err(failed)? {
+            Some(cgroup) => cgroup.is_frozen().map_err(failed),
+            None => Ok(false),
+        }
+    });
+    looking.await.unwrap_or(true)
+}
+
 /// Sees a shim of ours to its end, so that no zombie is left. One that does not end is killed.
 pub(crate) async fn end(shim: Shim) {
     let Shim {

@@ -15,9 +15,9 @@ use tokio::net::UnixStream;
 
 use crate::{Class, Error, peer};
 
-/// How long a shim may take to answer what is quick by its nature (signals, sizes, state). Freezing is
-/// bounded in the runtime below this.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a shim may take to answer what is quick by its nature (signals, sizes, state), as long as a kill may take.
+/// Freezing is bounded in the runtime below this.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a shim whose backlog is full is asked again.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(10);
@@ -43,11 +43,23 @@ pub(crate) enum ShimError {
     #[error("unexpected answer of the container's shim: {0}")]
     Unexpected(String),
     /// It did not answer in time.
-    #[error("the container's shim did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    #[error(
+        "the container's shim did not answer within {} s: docker rm -f and docker kill end the container without it",
+        ANSWER_TIMEOUT.as_secs()
+    )]
     Timeout,
 }
 
 impl ShimError {
+    /// Whether it means that the run is over: the process has ended, or the shim that told so, or is being looked for.
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::Io(error) => peer::is_absence(error) || peer::is_end(error),
+            Self::Refused { kind, .. } => *kind == FailureKind::NotRunning,
+            Self::Codec(_) | Self::Unexpected(_) | Self::Timeout => false,
+        }
+    }
+
     /// The error for a client, with what was being done.
     pub(crate) fn into_error(self, doing: &str) -> Error {
         match self {
@@ -109,9 +121,7 @@ impl Address {
                 }
             }
         };
-        tokio::time::timeout(limit, connecting)
-            .await
-            .unwrap_or(Err(ShimError::Timeout))
+        within(limit, connecting).await
     }
 
     fn try_connect(&self) -> io::Result<Connection> {
@@ -127,8 +137,8 @@ impl Address {
         started_at_ns: i64,
         request: &Request,
     ) -> Result<Reply, ShimError> {
-        let mut connection = self.connect().await?;
-        let asked = async {
+        within(ANSWER_TIMEOUT, async {
+            let mut connection = self.connect().await?;
             match connection.call(&Request::State).await? {
                 Reply::State(state) if state.started_at_ns == Some(started_at_ns) => {
                     connection.call(request).await
@@ -139,19 +149,27 @@ impl Address {
                 }),
                 other => Err(ShimError::unexpected(&other)),
             }
-        };
-        tokio::time::timeout(ANSWER_TIMEOUT, asked)
-            .await
-            .unwrap_or(Err(ShimError::Timeout))
+        })
+        .await
     }
 
     /// Asks one question on a connection of its own, within [`ANSWER_TIMEOUT`].
     pub(crate) async fn call(&self, request: &Request) -> Result<Reply, ShimError> {
-        let mut connection = self.connect().await?;
-        tokio::time::timeout(ANSWER_TIMEOUT, connection.call(request))
-            .await
-            .unwrap_or(Err(ShimError::Timeout))
+        within(ANSWER_TIMEOUT, async {
+            self.connect().await?.call(request).await
+        })
+        .await
     }
+}
+
+/// What is done with a shim, if it is done by then.
+async fn within<T>(
+    limit: Duration,
+    done: impl Future<Output = Result<T, ShimError>>,
+) -> Result<T, ShimError> {
+    tokio::time::timeout(limit, done)
+        .await
+        .unwrap_or(Err(ShimError::Timeout))
 }
 
 /// One connection to a shim.
@@ -178,6 +196,30 @@ impl Connection {
     pub(crate) async fn call(&mut self, request: &Request) -> Result<Reply, ShimError> {
         self.stream.write_all(&shim::encode(request)).await?;
         self.reply().await
+    }
+
+    /// As [`Connection::call`], within [`ANSWER_TIMEOUT`].
+    pub(crate) async fn call_soon(&mut self, request: &Request) -> Result<Reply, ShimError> {
+        within(ANSWER_TIMEOUT, self.call(request)).await
+    }
+
+    /// As [`Connection::call`], for what may take as long as `limit`: a shim that hangs is known sooner, by the answer
+    /// that it owes at once.
+    pub(crate) async fn call_long(
+        &mut self,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Reply, ShimError> {
+        let mut both = shim::encode(&Request::State);
+        both.extend(shim::encode(request));
+        let first = within(ANSWER_TIMEOUT, async {
+            self.stream.write_all(&both).await?;
+            self.reply().await
+        });
+        match first.await? {
+            Reply::State(_) => within(limit, self.reply()).await,
+            other => Err(ShimError::unexpected(&other)),
+        }
     }
 
     /// As [`Connection::call`], with file descriptors that travel with the request.

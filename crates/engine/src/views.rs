@@ -10,7 +10,6 @@ use api::container::inspect::ContainerInspect;
 use api::container::summary::ContainerSummary;
 use api::options::{EventsOptions, ListOptions, LogsOptions};
 use api::system::{SystemInfo, SystemVersion};
-use runtime::cgroup::{Cgroup, CgroupPath};
 use sys::clock::now_ns;
 
 use crate::info::{Counts, Daemon, Kernel};
@@ -18,7 +17,10 @@ use crate::inspect::Paths;
 use crate::list::{Lookups, View};
 use crate::logs::{Form, Logs};
 use crate::networks::render;
-use crate::{Class, Container, Engine, Error, Status, events, info, inspect, list, log_file, top};
+use crate::{
+    Class, Container, Engine, Error, Status, events, info, inspect, launch, list, log_file,
+    refusal, top,
+};
 
 /// The Docker release whose behaviour is matched; clients read it as the server's version.
 const DOCKER_RELEASE: &str = "28.5.2";
@@ -128,10 +130,7 @@ impl Engine {
         let container = self.container(name)?;
         let snapshot = container.snapshot();
         if !snapshot.status.has_process() {
-            return Err(Error::conflict(format!(
-                "container {} is not running",
-                container.id()
-            )));
+            return Err(refusal::not_running(&container));
         }
         let ps_args = if ps_args.is_empty() { "-ef" } else { ps_args }.to_owned();
         let columns = top::parse(&ps_args)?;
@@ -139,10 +138,13 @@ impl Engine {
         let looking = self.inner().blocking(move || {
             let failed = |source| Error::internal("read the container's processes", source);
             let parent = engine.inner().cgroup_parent(&snapshot.definition);
-            let path = CgroupPath::new(&parent, container.id().as_str()).map_err(failed)?;
-            let pids = Cgroup::open(&path)
-                .and_then(|cgroup| cgroup.pids())
-                .map_err(failed)?;
+            let cgroup = launch::open_cgroup(&parent, container.id().as_str()).map_err(failed)?;
+            let pids = cgroup.map_or(Ok(Vec::new()), |cgroup| cgroup.pids());
+            let pids = pids.map_err(failed)?;
+            if pids.is_empty() {
+                // It has just ended, and its cgroup may be gone already.
+                return Err(refusal::not_running(&container));
+            }
             let shown = match columns {
                 Some(columns) => top::top(&columns, &pids),
                 None => top::from_ps(&top::host_ps(&ps_args, &pids)?, &pids),

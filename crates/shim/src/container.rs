@@ -19,6 +19,9 @@ use crate::process::{Ends, StdinEnd};
 use crate::protocol::{self, Exec, FailureKind, Phase, Reply, Size};
 use crate::supervisor::NewProcess;
 
+/// `PF_EXITING` of the kernel's `include/linux/sched.h`.
+const PF_EXITING: u64 = 0x4;
+
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -268,7 +271,8 @@ impl Container {
             process: &request.process,
             cgroup: &init.cgroup,
             io,
-        })?;
+        });
+        let executed = executed.map_err(|error| failed_beside(init, error))?;
         Ok(NewProcess {
             pid: executed.pid,
             pidfd: executed.pidfd,
@@ -284,8 +288,9 @@ impl Container {
     /// `NoUser`, `NotRunning`, or why its files cannot be read.
     pub(crate) fn find_user(&self, wanted: &protocol::Wanted) -> Result<(), Failure> {
         let init = self.init.as_ref().ok_or_else(not_running)?;
-        runtime::find_user(init.pidfd.as_fd(), wanted)?;
-        Ok(())
+        runtime::find_user(init.pidfd.as_fd(), wanted)
+            .map(drop)
+            .map_err(|error| failed_beside(init, error))
     }
 
     /// The cgroup, while it exists.
@@ -405,6 +410,22 @@ impl Container {
         }
         self.remove_cgroup()
     }
+}
+
+/// What failed beside an init that is ending failed by that: its files and its namespaces go before its exit is seen.
+fn failed_beside(init: &Init, error: runtime::Error) -> Failure {
+    match is_ending(init.pid) {
+        true => not_running(),
+        false => error.into(),
+    }
+}
+
+/// Whether a child of ours has begun to exit: proc_pid_stat(5), `flags`.
+fn is_ending(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' '));
+    let flags = fields.and_then(|mut fields| fields.nth(6)?.parse::<u64>().ok());
+    flags.is_none_or(|flags| flags & PF_EXITING != 0)
 }
 
 /// The failure of a request to a process that is not there.

@@ -20,9 +20,10 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use crate::container::Container;
+use crate::refusal::{self, not_running, shim_error};
 use crate::shim_client::ShimError;
 use crate::state::Status;
-use crate::{ContainerId, Engine, Error, id, peer, refusal};
+use crate::{ContainerId, Engine, Error, id, peer};
 
 pub(crate) mod ends;
 mod files;
@@ -241,7 +242,7 @@ impl Engine {
         // As dockerd, and for the client a plain answer instead of a stream that breaks off; the start looks again.
         let wanted = process::user(&container.snapshot().definition, &config);
         if let Err(error) = container.shim().call(&Request::FindUser(wanted)).await {
-            return Err(error.into_error("look up the user of an exec"));
+            return Err(shim_error(error, &container, "look up the user of an exec"));
         }
         let id = id::random_hex().map_err(|source| Error::internal("make an exec's id", source))?;
         let exec = Arc::new(Exec {
@@ -259,9 +260,12 @@ impl Engine {
             }
             files::write_config(saving.run_dir(), &saving.id, &saving.config)
         });
-        saved
-            .await
-            .inspect_err(|_| self.inner().execs.remove(&exec))?;
+        if let Err(error) = saved.await {
+            self.inner().execs.remove(&exec);
+            // With its run a container loses the directory of it.
+            let running = active(&exec.container, name);
+            return Err(running.err().unwrap_or(error));
+        }
         let action = format!("exec_create: {}", exec.command_line());
         self.journal_container(&exec.container, &action, &[("execID", id.clone())]);
         Ok(id)
@@ -322,15 +326,9 @@ impl Engine {
         let action = format!("exec_start: {}", exec.command_line());
         self.journal_container(container, &action, &[("execID", exec.id.clone())]);
         let connected = container.shim().connect().await;
-        let mut connection = connected.map_err(|error| match error {
-            // It has exited since it was looked at.
-            ShimError::Io(source) if peer::is_absence(&source) => not_running(container),
-            error => error.into_error("talk to the container's shim"),
-        })?;
-        let answer = tokio::time::timeout(EXEC_TIMEOUT, connection.call(&request))
-            .await
-            .unwrap_or(Err(ShimError::Timeout));
-        match answer {
+        let talk = "talk to the container's shim";
+        let mut connection = connected.map_err(|error| shim_error(error, container, talk))?;
+        match connection.call_long(&request, EXEC_TIMEOUT).await {
             Ok(Reply::Executed { pid }) => {
                 // Its exit may have been told already.
                 exec.phase.send_if_modified(|phase| {
@@ -383,6 +381,9 @@ impl Engine {
         }
         match exec.container.shim().call(&request).await {
             Ok(_) => Ok(()),
+            Err(error) if error.is_over() => {
+                Err(Error::conflict(format!("exec process {id} is not running")))
+            }
             Err(error) => Err(error.into_error("resize an exec's terminal")),
         }
     }
@@ -450,8 +451,4 @@ fn active(container: &Container, name: &str) -> Result<(), Error> {
             Err(not_running(container))
         }
     }
-}
-
-fn not_running(container: &Container) -> Error {
-    Error::conflict(format!("container {} is not running", container.id()))
 }

@@ -7,7 +7,8 @@ use api::exec::ExecConfig;
 use runtime::{cgroup, oci};
 use shim::protocol::{self, FailureKind, Wanted};
 
-use super::{Exec, not_running};
+use super::Exec;
+use crate::refusal::{not_running, shim_error};
 use crate::shim_client::ShimError;
 use crate::spec::{self, Place};
 use crate::{Definition, Error};
@@ -76,7 +77,7 @@ pub(super) fn size([height, width]: [u32; 2]) -> Option<protocol::Size> {
 
 pub(super) fn failure(exec: &Exec, error: ShimError) -> Error {
     let ShimError::Refused { kind, message } = error else {
-        return error.into_error("exec");
+        return shim_error(error, &exec.container, "exec");
     };
     match kind {
         FailureKind::NotFound | FailureKind::NotExecutable => {

@@ -234,17 +234,17 @@ pub(crate) enum Input {
     Signalled {
         run: u64,
         ticket: Option<Ticket>,
-        result: Result<(), String>,
+        result: Result<(), Refusal>,
     },
     /// The cgroup of this run was frozen, or could not be.
     Frozen {
         run: u64,
-        result: Result<(), String>,
+        result: Result<(), Refusal>,
     },
     /// The cgroup of this run was thawed, or could not be.
     Thawed {
         run: u64,
-        result: Result<(), String>,
+        result: Result<(), Refusal>,
     },
     /// A timer is over.
     Elapsed { timer: u64 },
@@ -272,8 +272,8 @@ pub(crate) enum Effect {
     Force { run: u64 },
     /// Comes back as `Frozen`.
     Freeze { run: u64 },
-    /// Comes back as `Thawed`.
-    Thaw { run: u64 },
+    /// Comes back as `Thawed`; `doubtful`: it may not be frozen at all.
+    Thaw { run: u64, doubtful: bool },
     /// Comes back as `Elapsed`.
     Timer { timer: u64, after: Duration },
     /// The exit is saved: lets the shim go and removes what belonged to the run.

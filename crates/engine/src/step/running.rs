@@ -142,14 +142,14 @@ impl Step {
         &mut self,
         run: u64,
         ticket: Option<Ticket>,
-        result: Result<(), String>,
+        result: Result<(), Refusal>,
     ) {
         let stale = self.running(run).is_none();
         if let Some(ticket) = ticket {
             let answer = match result {
                 Ok(()) => Ok(()),
                 Err(_) if stale => Err(Refusal::NotRunning),
-                Err(reason) => Err(Refusal::SignalFailed(reason)),
+                Err(refusal) => Err(refusal),
             };
             self.answer(ticket, answer);
         }
@@ -193,16 +193,17 @@ impl Step {
     fn unpause(&mut self, ticket: Ticket) {
         match &mut self.now_running().freeze {
             freeze @ (Freeze::Frozen | Freeze::Doubtful) => {
+                let doubtful = *freeze == Freeze::Doubtful;
                 *freeze = Freeze::Thawing(vec![ticket]);
                 let run = self.state.facts.run;
-                self.effects.push(Effect::Thaw { run });
+                self.effects.push(Effect::Thaw { run, doubtful });
             }
             Freeze::Thawing(tickets) => tickets.push(ticket),
             Freeze::Thawed | Freeze::Freezing(_) => self.answer(ticket, Err(Refusal::NotPaused)),
         }
     }
 
-    pub(super) fn frozen(&mut self, run: u64, result: Result<(), String>) {
+    pub(super) fn frozen(&mut self, run: u64, result: Result<(), Refusal>) {
         let Some(running) = self.running(run) else {
             return;
         };
@@ -229,17 +230,20 @@ impl Step {
                 self.answer_all(tickets, &Ok(()));
                 if dying {
                     self.now_running().freeze = Freeze::Thawing(Vec::new());
-                    self.effects.push(Effect::Thaw { run });
+                    self.effects.push(Effect::Thaw {
+                        run,
+                        doubtful: false,
+                    });
                 }
             }
-            Err(reason) => {
+            Err(refusal) => {
                 running.freeze = Freeze::Doubtful;
-                self.answer_all(tickets, &Err(Refusal::FreezeFailed(reason)));
+                self.answer_all(tickets, &Err(refusal));
             }
         }
     }
 
-    pub(super) fn thawed(&mut self, run: u64, result: Result<(), String>) {
+    pub(super) fn thawed(&mut self, run: u64, result: Result<(), Refusal>) {
         let paused = self.state.facts.paused;
         let Some(running) = self.running(run) else {
             return;
@@ -256,12 +260,12 @@ impl Step {
                 self.event("unpause", Vec::new());
                 self.answer_all(tickets, &Ok(()));
             }
-            Err(reason) => {
+            Err(refusal) => {
                 running.freeze = match paused {
                     true => Freeze::Frozen,
                     false => Freeze::Doubtful,
                 };
-                self.answer_all(tickets, &Err(Refusal::ThawFailed(reason)));
+                self.answer_all(tickets, &Err(refusal));
             }
         }
     }

@@ -75,7 +75,11 @@ fn a_stop_without_a_deadline_thaws_what_was_being_frozen() {
         frozen,
     ];
     let last = run(state(rules()), inputs);
-    assert!(last.effects.contains(&Effect::Thaw { run: 1 }), "{last:?}");
+    let thaw = Effect::Thaw {
+        run: 1,
+        doubtful: false,
+    };
+    assert!(last.effects.contains(&thaw), "{last:?}");
 }
 
 /// The shim may have frozen it all the same, or do so later.
@@ -83,7 +87,7 @@ fn a_stop_without_a_deadline_thaws_what_was_being_frozen() {
 fn a_pause_that_failed_leaves_open_whether_it_is_frozen() {
     let failed = Input::Frozen {
         run: 1,
-        result: Err("no answer".to_owned()),
+        result: Err(Refusal::FreezeFailed("no answer".to_owned())),
     };
     let inputs = vec![
         ask(1, Request::Start),
@@ -98,13 +102,18 @@ fn a_pause_that_failed_leaves_open_whether_it_is_frozen() {
     let again = step(&doubtful.state, 0, ask(3, Request::Pause));
     assert_eq!(again.effects, [Effect::Freeze { run: 1 }]);
     let thawing = step(&doubtful.state, 0, ask(3, Request::Unpause));
-    assert_eq!(thawing.effects, [Effect::Thaw { run: 1 }]);
+    let thaw = Effect::Thaw {
+        run: 1,
+        doubtful: true,
+    };
+    assert_eq!(thawing.effects, [thaw]);
     let refused = Input::Thawed {
         run: 1,
-        result: Err("not paused".to_owned()),
+        result: Err(Refusal::NotPaused),
     };
     let refused = step(&thawing.state, 0, refused);
     assert_eq!(refused.state.life, doubtful.state.life, "as open as before");
+    assert_eq!(answered(&refused), [(3, Err(Refusal::NotPaused))]);
     let thaws = |request| {
         let next = step(&doubtful.state, 0, ask(3, request));
         let signal = |effect: &Effect| matches!(effect, Effect::Signal { thaw: true, .. });
@@ -112,6 +121,30 @@ fn a_pause_that_failed_leaves_open_whether_it_is_frozen() {
     };
     assert!(thaws(stop(1)) && thaws(Request::Kill { signal: 9 }));
     assert!(!thaws(Request::Kill { signal: 1 }));
+}
+
+/// The shim sees the exit first: who asks meanwhile is told what the next one is told.
+#[test]
+fn what_meets_the_exit_is_refused_as_after_it() {
+    let running = run(state(rules()), vec![ask(1, Request::Start), launched(1)]).state;
+    let over = || Err(Refusal::NotRunning);
+    let signalled = Input::Signalled {
+        run: 1,
+        ticket: Some(Ticket(2)),
+        result: over(),
+    };
+    let frozen = Input::Frozen {
+        run: 1,
+        result: over(),
+    };
+    for (request, met) in [
+        (Request::Kill { signal: 1 }, signalled),
+        (Request::Pause, frozen),
+    ] {
+        let inputs = vec![ask(2, request.clone()), met];
+        let refused = run(running.clone(), inputs);
+        assert_eq!(answered(&refused), [(2, over())], "{request:?}");
+    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use super::group::{self, Directory};
 use super::{Cgroup, Error, Version};
 
 /// How long a group may take to freeze. A task in an uninterruptible sleep holds it up; a pause that does not come in
-/// this time is undone and reported.
-const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+/// this time is undone and reported, before whoever asked for it gives up (10 s).
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How long a kill waits for the freeze that keeps the group from forking: what does not freeze is killed unfrozen,
 /// and the next round finds what it forked.

@@ -223,7 +223,7 @@ impl World {
     fn complete_effect(&mut self, effect: Effect, well: bool) {
         let result = || match well {
             true => Ok(()),
-            false => Err("refused".to_owned()),
+            false => Err(Refusal::SignalFailed("refused".to_owned())),
         };
         match effect {
             Effect::Launch { run, .. } if well => self.begin(run),
@@ -252,14 +252,15 @@ impl World {
                 run,
                 result: result(),
             }),
-            Effect::Thaw { run } => self.take(Input::Thawed {
+            Effect::Thaw { run, .. } => self.take(Input::Thawed {
                 run,
                 result: result(),
             }),
             Effect::Timer { timer, .. } => self.take(Input::Elapsed { timer }),
             Effect::Destroy { .. } => {
                 assert_eq!(self.parts, None, "destroyed while a run still lies there");
-                self.take(Input::Destroyed { result: result() });
+                let result = result().map_err(|_| "not removed".to_owned());
+                self.take(Input::Destroyed { result });
             }
             Effect::Answer(..) | Effect::Abort { .. } | Effect::ReleaseName(_) => {
                 unreachable!("never pending")
