@@ -19,6 +19,12 @@ pub enum QueryError {
         /// `invalid syntax` or `value out of range`.
         problem: &'static str,
     },
+    /// A percent sign that is none; status 400.
+    #[error("invalid URL escape {0:?}")]
+    Escape(String),
+    /// A semicolon where `&` is meant; status 400.
+    #[error("invalid semicolon separator in query")]
+    Semicolon,
     /// A terminal's size that is none; status 400.
     #[error("invalid resize {side} {text:?}: {problem}")]
     Resize {
@@ -43,6 +49,25 @@ impl Query {
             (unescape(name, true), unescape(value, true))
         });
         Self(pairs.collect())
+    }
+
+    /// Looks for what [`Query::parse`] took as it was and Go's `url.ParseQuery` does not.
+    ///
+    /// # Errors
+    /// Go's text about the first one.
+    pub fn check(text: &str) -> Result<(), QueryError> {
+        for pair in text.split('&') {
+            if pair.contains(';') {
+                return Err(QueryError::Semicolon);
+            }
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            for part in [name, value] {
+                if let Some(broken) = broken_escape(part) {
+                    return Err(QueryError::Escape(broken.to_owned()));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The first value of that name; empty when there is none, as in Go.
@@ -169,6 +194,20 @@ pub fn unix_time(text: &str) -> Result<Time, QueryError> {
     ))
 }
 
+/// The first percent sign without two hexadecimal digits behind it, and up to two characters of what is there instead.
+#[must_use]
+pub fn broken_escape(text: &str) -> Option<&str> {
+    let is_digit = |byte: &u8| byte.is_ascii_hexdigit();
+    let signs = text.match_indices('%').map(|(at, _)| &text[at..]);
+    let mut broken = signs.filter(|rest| {
+        let digits = rest.as_bytes().get(1..3);
+        !digits.is_some_and(|digits| digits.iter().all(is_digit))
+    });
+    let rest = broken.next()?;
+    let end = rest.char_indices().nth(3).map_or(rest.len(), |(at, _)| at);
+    Some(&rest[..end])
+}
+
 /// Undoes percent-encoding, and `+` for a space in queries. What is not valid stays as it is.
 #[must_use]
 pub fn unescape(text: &str, plus_is_space: bool) -> String {
@@ -201,6 +240,23 @@ pub fn unescape(text: &str, plus_is_space: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Recorded from dockerd 28.5.2.
+    #[test]
+    fn a_broken_query_is_named_in_gos_words() {
+        for (query, wanted) in [
+            ("", None),
+            ("a=%41&%42=c+d&&=", None),
+            ("%zz", Some("invalid URL escape \"%zz\"")),
+            ("a=%", Some("invalid URL escape \"%\"")),
+            ("a=1&b=%4", Some("invalid URL escape \"%4\"")),
+            ("a=%41%4x%zz", Some("invalid URL escape \"%4x\"")),
+            ("a=b;c", Some("invalid semicolon separator in query")),
+        ] {
+            let said = Query::check(query).err().map(|error| error.to_string());
+            assert_eq!(said.as_deref(), wanted, "{query}");
+        }
+    }
 
     #[test]
     fn booleans_are_dockerds() {

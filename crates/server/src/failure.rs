@@ -129,7 +129,9 @@ impl From<QueryError> for Failure {
         let status = match error {
             // dockerd hands Go's own error through, and that has no class.
             QueryError::Number { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            QueryError::Resize { .. } => StatusCode::BAD_REQUEST,
+            QueryError::Resize { .. } | QueryError::Escape(_) | QueryError::Semicolon => {
+                StatusCode::BAD_REQUEST
+            }
         };
         Self::new(status, error.to_string())
     }

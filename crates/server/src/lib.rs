@@ -8,6 +8,7 @@ mod body;
 pub mod daemon;
 mod detach;
 mod failure;
+mod framing;
 mod gate;
 mod handlers;
 mod hijack;

@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
 use crate::gate::Peer;
-use crate::service::{App, answer};
+use crate::respond::refusal;
+use crate::service::{App, answer, begin};
 use crate::tap::{Socket, tap};
 
 /// Mode of a unix socket: whoever may write to it owns the machine.
@@ -339,7 +340,14 @@ fn connection(app: &Arc<App>, socket: Socket, peer: Peer, graceful: &GracefulShu
     let (service_app, first) = (Arc::clone(app), begun.clone());
     let service = service_fn(move |request| {
         first.cancel();
-        answer(Arc::clone(&service_app), peer, tap.clone(), request)
+        let refused = begin(&tap, &request);
+        let (app, tap) = (Arc::clone(&service_app), tap.clone());
+        async move {
+            match refused {
+                Some(words) => Ok(refusal(words)),
+                None => answer(app, peer, tap, request).await,
+            }
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder

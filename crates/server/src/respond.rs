@@ -2,15 +2,17 @@
 
 use api::go;
 use api::version::ApiVersion;
+use hyper::ext::ReasonPhrase;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, PRAGMA, SERVER, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, PRAGMA, SERVER,
+    VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::body::Body;
+use crate::framing::Refusal;
 
 /// Content type of nearly everything.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -46,6 +48,22 @@ pub(crate) fn with_type(status: StatusCode, kind: HeaderValue, bytes: Vec<u8>) -
 pub(crate) fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
+    response
+}
+
+/// What Go's server says to a head that cannot be read, before anything of dockerd's has seen it.
+pub(crate) fn refusal(refusal: Refusal) -> Response<Body> {
+    let mut response = with_type(refusal.status, TEXT, refusal.words.as_bytes().to_vec());
+    response
+        .headers_mut()
+        .insert(CONNECTION, const { HeaderValue::from_static("close") });
+    // Go repeats its words in the status line when they begin with the status.
+    let reason = refusal.words.strip_prefix(refusal.status.as_str());
+    if let Some(Ok(reason)) =
+        reason.map(|reason| ReasonPhrase::try_from(reason.trim_start().as_bytes()))
+    {
+        response.extensions_mut().insert(reason);
+    }
     response
 }
 

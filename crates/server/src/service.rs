@@ -17,12 +17,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::{Body, Unread};
 use crate::failure::Failure;
+use crate::framing::{BodyLength, Refusal};
 use crate::gate::{Gate, Peer};
 use crate::request::{Call, Reply, Requested};
 use crate::respond::{Headers, browser_headers, cross_origin_headers, empty};
 use crate::route::Action;
 use crate::routes;
-use crate::tap::{BodyLength, Tap};
+use crate::tap::Tap;
 
 /// What all requests share.
 #[derive(Default)]
@@ -102,6 +103,14 @@ impl App {
     }
 }
 
+/// Begins a request of this connection. Call it the moment hyper has one, before it reads on; `Some` is its answer.
+pub(crate) fn begin(tap: &Tap, request: &Request<Incoming>) -> Option<Refusal> {
+    if request.version() >= Version::HTTP_2 {
+        return None;
+    }
+    tap.begin(body_length(request))
+}
+
 /// Answers one request; never fails and never panics.
 pub(crate) async fn answer(
     app: Arc<App>,
@@ -110,9 +119,6 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let head_only = request.method() == Method::HEAD;
-    if request.version() < Version::HTTP_2 {
-        tap.begin(body_length(&request));
-    }
     let page = app.gate().allowed_page(peer, request.headers());
     let (mut response, headers) = match process(app, peer, tap, request).await {
         Ok(response) => (response, Headers::All),
@@ -136,7 +142,7 @@ pub(crate) async fn answer(
 
 fn body_length(request: &Request<Incoming>) -> BodyLength {
     match request.body().size_hint().exact() {
-        Some(length) => BodyLength::Known(usize::try_from(length).unwrap_or(usize::MAX)),
+        Some(length) => BodyLength::Known(length),
         None => BodyLength::Chunked,
     }
 }
@@ -159,7 +165,11 @@ async fn process(
     let (version, path) = split_version(&path);
     let (route, name) = routes::find(&head.method, path).ok_or_else(Failure::page_not_found)?;
     let requested = requested(version)?;
-    let query = Query::parse(head.uri.query().unwrap_or_default());
+    let query = head.uri.query().unwrap_or_default();
+    if reads_forms(&route.action, route.pattern) {
+        Query::check(query)?;
+    }
+    let query = Query::parse(query);
     let (changes, stopping) = (app.changes.clone(), app.stopping.clone());
     let body = Unread::new(body, app.tasks().clone());
     let call = Call {
@@ -200,6 +210,20 @@ async fn process(
         )),
         Action::NeverSwarm => Err(Failure::new(StatusCode::NOT_IMPLEMENTED, NEVER_SWARM)),
     }
+}
+
+/// Whether dockerd's handler parses the query as a whole, and so tells what is wrong with it. The others look for one
+/// value, or for none.
+fn reads_forms(action: &Action, pattern: &str) -> bool {
+    let looks = [
+        "/_ping",
+        "/version",
+        "/info",
+        "/auth",
+        "/containers/{id}/json",
+        "/exec/{id}/json",
+    ];
+    matches!(action, Action::Run(_) | Action::Change(_)) && !looks.contains(&pattern)
 }
 
 const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" \

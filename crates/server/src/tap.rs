@@ -1,11 +1,12 @@
 //! The connection as both hyper and a handler hold it, so that a handler can take it over.
 //!
 //! hyper can upgrade a connection only when the client asked for that, and attach and exec must give the raw
-//! connection to clients that did not. So hyper reads and writes through [`TapIo`], which remembers the bytes of the
-//! request under way. When a handler takes over, hyper sees a connection that has nothing more to read and swallows
-//! what is written; the handler gets the socket, and the bytes that hyper has read beyond the request: they are the
-//! client's first input.
+//! connection to clients that did not. So hyper reads and writes through [`TapIo`], which keeps what the client sends
+//! beyond the request under way. When a handler takes over, hyper sees a connection that has nothing more to read and
+//! swallows what is written; the handler gets the socket, and the bytes behind the request: they are the client's
+//! first input. Where a request ends, and what hyper is given of its head, is [`crate::framing`]'s.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,9 +19,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 
-/// Bytes of a request that are remembered. Requests that take a connection over are far smaller; of a longer one
-/// nothing is kept.
-const MAX_REMEMBERED_BYTES: usize = 64 << 10;
+use crate::framing::{BodyLength, Framing, Refusal};
 
 /// A client's socket.
 pub(crate) enum Socket {
@@ -139,20 +138,11 @@ fn hang_ups(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 #[derive(Default)]
 struct State {
     taken: bool,
-    /// What was read since the request under way began, and the end of its head at least.
-    remembered: Vec<u8>,
-    too_long: bool,
-    /// How long the body of the request under way is, once one has begun.
-    body: Option<BodyLength>,
-}
-
-/// How the end of a body is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BodyLength {
-    /// By its `Content-Length`, in bytes.
-    Known(usize),
-    /// By its last chunk.
-    Chunked,
+    framing: Framing,
+    /// Read and not framed yet: it follows a head that hyper has not begun.
+    held: Vec<u8>,
+    /// For hyper, as soon as it asks.
+    ready: VecDeque<u8>,
 }
 
 struct Shared {
@@ -183,11 +173,10 @@ pub(crate) fn tap(socket: Socket) -> (Tap, TapIo) {
 }
 
 impl Tap {
-    /// A request of HTTP/1 has begun, the one before it is over.
-    pub(crate) fn begin(&self, body: BodyLength) {
-        let mut state = self.0.state();
-        state.forget();
-        state.body = Some(body);
+    /// A request of HTTP/1 has begun, the one before it is over. `Some` when the client's own head could not be read,
+    /// and this is to be the answer.
+    pub(crate) fn begin(&self, body: BodyLength) -> Option<Refusal> {
+        self.0.state().framing.begin(body)
     }
 
     /// Takes the connection from hyper; the body of the request must have been read to its end. Gives the socket and
@@ -195,54 +184,10 @@ impl Tap {
     pub(crate) fn take_over(&self) -> (Arc<Socket>, Vec<u8>) {
         let mut state = self.0.state();
         state.taken = true;
-        state.forget();
-        (
-            Arc::clone(&self.0.socket),
-            std::mem::take(&mut state.remembered),
-        )
+        let mut early = state.framing.early();
+        early.append(&mut state.held);
+        (Arc::clone(&self.0.socket), early)
     }
-}
-
-/// What stands after the head and the body.
-fn after_request(request: &[u8], body: BodyLength) -> &[u8] {
-    let Some(head) = find(request, b"\r\n\r\n") else {
-        return &[];
-    };
-    let after_head = &request[head..];
-    match body {
-        BodyLength::Known(length) => after_head.get(length..).unwrap_or_default(),
-        BodyLength::Chunked => after_chunks(after_head).unwrap_or_default(),
-    }
-}
-
-/// What stands after the last chunk and the trailers (RFC 9112, section 7.1).
-fn after_chunks(mut rest: &[u8]) -> Option<&[u8]> {
-    loop {
-        let line = find(rest, b"\r\n")?;
-        let digits = rest[..line - 2].split(|byte| *byte == b';').next()?;
-        let digits = std::str::from_utf8(digits).ok()?.trim();
-        let length = usize::from_str_radix(digits, 16).ok()?;
-        rest = &rest[line..];
-        if length == 0 {
-            break;
-        }
-        rest = rest.get(length.checked_add(2)?..)?;
-    }
-    loop {
-        let line = find(rest, b"\r\n")?;
-        rest = &rest[line..];
-        if line == 2 {
-            return Some(rest);
-        }
-    }
-}
-
-/// Where the first `needle` ends.
-fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes
-        .windows(needle.len())
-        .position(|window| window == needle)
-        .map(|at| at + needle.len())
 }
 
 impl Read for TapIo {
@@ -259,6 +204,13 @@ impl Read for TapIo {
             if state.taken {
                 return Poll::Pending;
             }
+            if state.deliver(&mut into) {
+                return Poll::Ready(Ok(()));
+            }
+            if state.framing.is_refused() {
+                // hyper ends once its answer is written, and needs no reader to wake it for that.
+                return Poll::Pending;
+            }
             drop(state);
             ready!(self.0.socket.poll_readable(context))?;
             state = self.0.state();
@@ -269,10 +221,19 @@ impl Read for TapIo {
             match self.0.socket.try_read(&mut buffer[..want]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
-                Ok(read) => {
-                    state.remember(&buffer[..read]);
-                    into.put_slice(&buffer[..read]);
+                Ok(0) => {
+                    let half = state.framing.end().unwrap_or_default();
+                    state.ready.extend(half);
+                    state.deliver(&mut into);
                     return Poll::Ready(Ok(()));
+                }
+                Ok(read) => {
+                    let passed = state.framing.pass(&buffer[..read]);
+                    into.put_slice(&buffer[..passed]);
+                    state.held.extend_from_slice(&buffer[passed..read]);
+                    if passed > 0 {
+                        return Poll::Ready(Ok(()));
+                    }
                 }
             }
         }
@@ -283,22 +244,30 @@ impl Read for TapIo {
 const READ_BYTES: usize = 8 << 10;
 
 impl State {
-    fn remember(&mut self, bytes: &[u8]) {
-        if self.remembered.len() + bytes.len() > MAX_REMEMBERED_BYTES {
-            self.too_long = true;
-            self.remembered = Vec::new();
+    /// Gives hyper what is there for it without the socket; `false` when that is nothing.
+    fn deliver(&mut self, into: &mut ReadBufCursor<'_>) -> bool {
+        if self.ready.is_empty() && !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            let passed = self.framing.pass(&held);
+            self.ready.extend(&held[..passed]);
+            if passed == 0 {
+                let (taken, made) = self.framing.take_head(&held);
+                self.ready.extend(made.unwrap_or_default());
+                self.held = held[taken..].to_vec();
+            } else {
+                self.held = held[passed..].to_vec();
+            }
         }
-        if !self.too_long {
-            self.remembered.extend_from_slice(bytes);
+        let count = self.ready.len().min(into.remaining());
+        let (front, back) = self.ready.as_slices();
+        let from_front = count.min(front.len());
+        into.put_slice(&front[..from_front]);
+        into.put_slice(&back[..count - from_front]);
+        self.ready.drain(..count);
+        if self.ready.is_empty() {
+            self.ready = VecDeque::new();
         }
-    }
-
-    /// Forgets the request that is over; what the client sent behind it stays.
-    fn forget(&mut self) {
-        if let Some(body) = self.body.take() {
-            self.remembered = after_request(&self.remembered, body).to_vec();
-            self.too_long = false;
-        }
+        count > 0
     }
 }
 
@@ -363,55 +332,6 @@ impl Write for TapIo {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn early_bytes_are_what_follows_the_request() {
-        use BodyLength::{Chunked, Known};
-        let cases: [(&[u8], BodyLength, &[u8]); 9] = [
-            (b"POST /a HTTP/1.1\r\nA: b\r\n\r\nhello", Known(0), b"hello"),
-            (b"POST /a HTTP/1.1\r\n\r\n{}hello", Known(2), b"hello"),
-            (b"POST /a HTTP/1.1\r\n\r\n{}", Known(2), b""),
-            (
-                b"POST /a HTTP/1.1\r\n\r\n2\r\n{}\r\n0\r\n\r\nhello",
-                Chunked,
-                b"hello",
-            ),
-            // What looks like the last chunk stands inside of one.
-            (
-                b"POST /a HTTP/1.1\r\n\r\n9\r\n[\r\n0\r\n\r\n]\r\n0\r\n\r\nhello",
-                Chunked,
-                b"hello",
-            ),
-            (
-                b"POST /a HTTP/1.1\r\n\r\n2;x=y\r\n{}\r\n0\r\nA: b\r\n\r\nhello",
-                Chunked,
-                b"hello",
-            ),
-            (b"POST /a HTTP/1.1\r\n\r\n0\r\n\r\nhello", Chunked, b"hello"),
-            (b"POST /a HTTP/1.1\r\n\r\n", Known(9), b""),
-            (b"POST /a HTTP/1.1\r\n", Known(0), b""),
-        ];
-        for (request, body, wanted) in cases {
-            assert_eq!(
-                after_request(request, body),
-                wanted,
-                "{}",
-                String::from_utf8_lossy(request)
-            );
-        }
-    }
-
-    #[test]
-    fn bytes_behind_a_request_that_is_behind_another_are_kept() {
-        let mut state = State::default();
-        state.remember(b"GET /_ping HTTP/1.1\r\n\r\nPOST /a HTTP/1.1\r\n\r\n{}hel");
-        state.body = Some(BodyLength::Known(0));
-        state.forget();
-        state.body = Some(BodyLength::Known(2));
-        state.remember(b"lo");
-        state.forget();
-        assert_eq!(state.remembered, b"hello");
-    }
 
     /// Between hyper's look at the socket and its read a handler takes over: the bytes are the handler's.
     #[tokio::test]

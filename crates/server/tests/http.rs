@@ -517,6 +517,100 @@ fn connections_are_kept_and_pipelines_answered_in_order() {
     assert!(lines[2].ends_with("404 Not Found"));
 }
 
+/// What `curl -g` and shell scripts send; dockerd 28.5.2 takes them all.
+#[test]
+fn targets_are_taken_with_any_byte_in_them() {
+    let server = Server::start();
+    for target in [
+        r#"/containers/json?filters={"status":["running"],"name":["a|b^c`d\\"]}"#,
+        "/images/json?filters={\"reference\":[\"\u{fc}\"]}",
+        "/containers/{a}<b>/json",
+        "http://docker/events?filters={}",
+    ] {
+        assert_eq!(server.get(&format!("GET {target}")).status, 503, "{target}");
+    }
+    // A redirection names the place as it was asked for.
+    let moved = server.get("GET //containers/json?filters={}");
+    assert_eq!(
+        moved.header("Location"),
+        Some("/containers/json?filters=%7B%7D")
+    );
+    for (query, words) in [
+        ("%zz", r#"{"message":"invalid URL escape \"%zz\""}"#),
+        ("a=%", r#"{"message":"invalid URL escape \"%\""}"#),
+        (
+            "a=b;c",
+            r#"{"message":"invalid semicolon separator in query"}"#,
+        ),
+    ] {
+        let answer = server.get(&format!("GET /containers/json?{query}"));
+        assert_eq!((answer.status, answer.body.trim_end()), (400, words));
+        assert_eq!(server.get(&format!("GET /_ping?{query}")).status, 200);
+    }
+}
+
+/// Go's server speaks before dockerd does: plain words, none of dockerd's headers, and the connection ends.
+#[test]
+fn a_head_that_cannot_be_read_is_answered_in_words() {
+    let server = Server::start();
+    let field = format!(
+        "GET /_ping HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n",
+        "a".repeat(70_000)
+    );
+    for (head, line, body) in [
+        ("GARBAGE\r\n\r\n", "400 Bad Request", "400 Bad Request"),
+        (
+            "GET /_ping?a b HTTP/1.1\r\nHost: x\r\n\r\n",
+            "400 Bad Request",
+            "400 Bad Request",
+        ),
+        (
+            "GET /a%zzb HTTP/1.1\r\nHost: x\r\n\r\n",
+            "400 Bad Request",
+            "400 Bad Request",
+        ),
+        (
+            "GET /_ping HTTP/1.1\r\nHost: x\r\nBad Header: y\r\n\r\n",
+            "400 Bad Request: invalid header name",
+            "400 Bad Request: invalid header name",
+        ),
+        (
+            "GET / HTTP/9.9\r\n\r\n",
+            "505 HTTP Version Not Supported: unsupported protocol version",
+            "505 HTTP Version Not Supported: unsupported protocol version",
+        ),
+        (
+            "POST /_ping HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "501 Not Implemented",
+            "Unsupported transfer encoding",
+        ),
+        (
+            &field[..65_000],
+            "431 Request Header Fields Too Large",
+            "431 Request Header Fields Too Large",
+        ),
+    ] {
+        // Behind a good one on the same connection.
+        let mut stream = server.unix();
+        let both = format!("GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n{head}");
+        stream.write_all(both.as_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        // What was sent behind it and never read may reset the connection: what came counts.
+        drop(stream.read_to_end(&mut bytes));
+        let text = String::from_utf8(bytes).unwrap();
+        let (_, second) = text.split_once("\r\n\r\nOK").unwrap();
+        let answer = Answer::new(second.as_bytes());
+        assert_eq!(answer.line, format!("HTTP/1.1 {line}"));
+        assert_eq!(answer.body, body);
+        assert_eq!(answer.header("Connection"), Some("close"));
+        assert_eq!(
+            answer.header("Content-Type"),
+            Some("text/plain; charset=utf-8")
+        );
+        assert_eq!(answer.header("Api-Version"), None);
+    }
+}
+
 #[test]
 fn the_socket_is_the_groups_and_no_living_one_is_taken() {
     let server = Server::start();
