@@ -1,11 +1,16 @@
 //! Volumes, binds and tmpfs: what containers write stays where it should, and goes when it should.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use testkit::TestDaemon;
 use testkit::archive::{Entry, busybox, config, docker_archive, layer};
 
 use crate::daemon;
 use testkit::client::frames;
+
+/// How long something inside a container may take.
+const SOON: Duration = Duration::from_secs(20);
 
 fn body(image: &str, script: &str, host: &Value) -> Value {
     let mut host = host.clone();
@@ -245,4 +250,105 @@ fn volumes_with_mount_options() {
         device.join("there").exists(),
         "a bound directory is not the volume's to remove"
     );
+}
+
+/// A tmpfs of the host that goes with the test.
+struct Mount(std::path::PathBuf);
+
+impl Mount {
+    /// Mounts one at a place and gives it a propagation of mount(8).
+    fn new(at: std::path::PathBuf, propagation: &str) -> Self {
+        std::fs::create_dir_all(&at).expect("make a mount point");
+        let mount = Self(at);
+        host(&["mount", "-t", "tmpfs", "none", &mount.path()]);
+        host(&["mount", propagation, &mount.path()]);
+        mount
+    }
+
+    fn path(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        sys::mount::unmount_detached(&self.0).expect("a test's mount goes");
+    }
+}
+
+fn host(words: &[&str]) {
+    let mut command = sys::command::Command::new(words[0]);
+    for word in &words[1..] {
+        command = command.arg(word);
+    }
+    let output = command.output().expect("run a program");
+    assert!(output.status.success(), "{words:?}: {output:?}");
+}
+
+/// The words are dockerd 28.5.2's.
+#[test]
+fn what_is_mounted_below_a_bind_is_heard_of_where_the_source_passes_it_on() {
+    let Some(daemon) = daemon() else { return };
+    let private = Mount::new(daemon.directory().join("private"), "--make-private");
+    let shared = Mount::new(daemon.directory().join("shared"), "--make-shared");
+    let client = daemon.client();
+    for (propagation, kind) in [
+        ("shared", "a shared mount"),
+        ("rshared", "a shared mount"),
+        ("slave", "a shared or slave mount"),
+        ("rslave", "a shared or slave mount"),
+    ] {
+        let source = format!("{}/sub", private.path());
+        std::fs::create_dir_all(&source).expect("make a source");
+        for host in [
+            json!({"Binds": [format!("{source}:/x:{propagation}")]}),
+            json!({"Mounts": [{"Type": "bind", "Source": source, "Target": "/x",
+                "BindOptions": {"Propagation": propagation}}]}),
+        ] {
+            let id = daemon.create(&body("busybox", "true", &host));
+            let start = client.post(&format!("/containers/{id}/start"), &Value::Null);
+            let words = format!(
+                "path {source} is mounted on {} but it is not {kind}",
+                private.path()
+            );
+            assert_eq!(start.expect(500).json()["message"], words);
+            client.delete(&format!("/containers/{id}")).expect(204);
+        }
+    }
+    // From the host into the container, and back only where both are peers.
+    for (propagation, comes_back) in [("rslave", false), ("rshared", true)] {
+        let inside = format!("{}/in", shared.path());
+        let outside = format!("{}/out", shared.path());
+        for path in [&inside, &outside] {
+            std::fs::create_dir_all(path).expect("make a mount point");
+        }
+        let settings = json!({
+            "Binds": [format!("{}:/x:{propagation}", shared.path())], "Privileged": true,
+        });
+        let script = "mount -t tmpfs none /x/out && touch /x/out/file /x/ready; \
+                      until [ -e /x/in/file ]; do usleep 10000; done; grep -c ' /x/' /proc/mounts";
+        let id = daemon.run(&body("busybox", script, &settings));
+        let ready = shared.0.join("ready");
+        testkit::wait_until("a mount in the container", SOON, || {
+            ready.exists().then_some(())
+        });
+        assert_eq!(
+            shared.0.join("out/file").exists(),
+            comes_back,
+            "{propagation}"
+        );
+        host(&["mount", "-t", "tmpfs", "none", &inside]);
+        std::fs::write(shared.0.join("in/file"), "").expect("a file in the new mount");
+        let waited = client.post(&format!("/containers/{id}/wait"), &Value::Null);
+        assert_eq!(waited.expect(200).json()["StatusCode"], 0);
+        let logs = client.get(&format!("/containers/{id}/logs?stdout=1&stderr=1"));
+        let (out, err) = frames(&logs.expect(200).body);
+        assert_eq!((out.as_str(), err.as_str()), ("2\n", ""), "{propagation}");
+        client.delete(&format!("/containers/{id}")).expect(204);
+        if comes_back {
+            host(&["umount", &outside]);
+        }
+        host(&["umount", &inside]);
+        std::fs::remove_file(ready).expect("the mark of readiness");
+    }
 }

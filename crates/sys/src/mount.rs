@@ -402,6 +402,54 @@ fn unescaped(text: &str) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
+/// The mount that something is on, and who hears of what is mounted there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// Where it is mounted.
+    pub point: PathBuf,
+    /// Others hear of it (`shared:`).
+    pub is_shared: bool,
+    /// It hears of others (`master:`).
+    pub is_slave: bool,
+}
+
+/// Finds the mount of this namespace that `path` is on; its symbolic links are followed.
+///
+/// # Errors
+/// The errno of `open(2)`; `NotFound` when the mount is none of this namespace.
+pub fn mount_of(path: &Path) -> io::Result<Mounted> {
+    use rustix::fs::{Mode, OFlags};
+    let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let id = mount_id(proc.as_fd(), place.as_fd())?;
+    let table = path::open_in_procfs(
+        proc.as_fd(),
+        Path::new("thread-self/mountinfo"),
+        path::OpenFlags::RDONLY,
+    )?;
+    let table = io::read_to_string(std::fs::File::from(table))?;
+    let mut lines = table.lines();
+    let found = lines.find_map(|line| mounted(line).filter(|(known, _)| *known == id));
+    found
+        .map(|(_, mounted)| mounted)
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Reads one line of mountinfo: the optional fields stand between the mount's options and a lone dash.
+fn mounted(line: &str) -> Option<(u64, Mounted)> {
+    let mut fields = line.split(' ');
+    let id = fields.next()?.parse().ok()?;
+    let point = unescaped(fields.nth(3)?);
+    let optional: Vec<&str> = fields.skip(1).take_while(|field| *field != "-").collect();
+    let has = |tag: &str| optional.iter().any(|field| field.starts_with(tag));
+    let mounted = Mounted {
+        point,
+        is_shared: has("shared:"),
+        is_slave: has("master:"),
+    };
+    Some((id, mounted))
+}
+
 /// Changes the propagation of the mount at `path` the old way (Linux before 5.12 has no other).
 ///
 /// # Errors
@@ -515,6 +563,29 @@ mod tests {
         assert_eq!(below(table, 7).unwrap(), found);
         assert_eq!(below(table, 11).unwrap(), []);
         assert_eq!(below(table, 99), None);
+    }
+
+    /// The lines are of proc_pid_mountinfo(5).
+    #[test]
+    fn a_line_of_mountinfo_says_who_hears_of_a_mount() {
+        for (optional, is_shared, is_slave) in [
+            ("", false, false),
+            ("master:1 ", false, true),
+            ("shared:12 ", true, false),
+            ("shared:2 master:1 ", true, true),
+            ("master:1 propagate_from:2 unbindable ", false, true),
+        ] {
+            let line =
+                format!("36 35 98:0 /shared:9 /m\\040n rw,shared:1 {optional}- ext3 shared:3 rw");
+            let point = PathBuf::from("/m n");
+            let wanted = Mounted {
+                point,
+                is_shared,
+                is_slave,
+            };
+            assert_eq!(mounted(&line), Some((36, wanted)), "{line}");
+        }
+        assert_eq!(mounted("36 35 98:0 /"), None);
     }
 
     #[test]

@@ -283,6 +283,7 @@ pub(crate) fn sources(engine: &Inner, definition: &crate::Definition) -> Result<
                     !bind.is_some_and(|bind| bind.create_mountpoint)
                 });
                 bind_source(&point.source, strict)?;
+                check_propagation(point)?;
             }
             "volume" => {
                 let subpath = options
@@ -294,6 +295,33 @@ pub(crate) fn sources(engine: &Inner, definition: &crate::Definition) -> Result<
         }
     }
     Ok(sources)
+}
+
+/// What is mounted below a bind is heard of on the other side only where the source's own mount passes it on.
+fn check_propagation(point: &MountPoint) -> Result<(), Error> {
+    let (slave_will_do, wanted) = match point.propagation.as_str() {
+        "shared" | "rshared" => (false, "a shared mount"),
+        "slave" | "rslave" => (true, "a shared or slave mount"),
+        _ => return Ok(()),
+    };
+    let source = &point.source;
+    let mounted = match sys::mount::mount_of(Path::new(source)) {
+        Ok(mounted) => mounted,
+        Err(error) => {
+            let what = format!("find the mount of {source}");
+            return Err(Error::internal(&what, error));
+        }
+    };
+    if mounted.is_shared || (slave_will_do && mounted.is_slave) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Class::Internal,
+        format!(
+            "path {source} is mounted on {} but it is not {wanted}",
+            mounted.point.display()
+        ),
+    ))
 }
 
 fn bind_source(source: &str, strict: bool) -> Result<(), Error> {
