@@ -228,10 +228,11 @@ impl Effects {
             turn.await;
             let (destroying, of) = (engine.clone(), container.clone());
             let result = engine
-                .blocking(move || {
+                .blocking_then_drop(move || {
                     // A start that was given up may be making them; none begins to any more.
                     let _parts = of.parts();
-                    files::destroy(&destroying, of.id(), anonymous)
+                    let remains = files::destroy(&destroying, of.id(), anonymous)?;
+                    Ok(((), remains))
                 })
                 .await
                 .map_err(|error| error.message);

@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use sys::file::{self, Durability};
+use sys::file::{self, Durability, Remains};
 
 use crate::definition::Definition;
 use crate::error::Error;
@@ -137,20 +137,25 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), Error> {
 }
 
 /// Removes a run directory; a missing one is fine.
-pub(crate) fn remove_run_dir(run_dir: &Path) -> Result<(), Error> {
-    remove_directory(run_dir)
+pub(crate) fn remove_run_dir(run_dir: &Path) -> Result<Remains, Error> {
+    take_away(run_dir)
 }
 
 /// Removes a directory with all that is in it; a missing one is fine.
 pub(crate) fn remove_directory(path: &Path) -> Result<(), Error> {
+    take_away(path).map(drop)
+}
+
+/// As [`remove_directory`]; when what it answers is dropped, the disk is asked to free it.
+fn take_away(path: &Path) -> Result<Remains, Error> {
     let (parent, name) = split(path);
-    let removed =
-        file::open_directory(parent).and_then(|parent| file::remove_tree(parent.as_fd(), name));
+    let removed = file::open_directory(parent)
+        .and_then(|parent| file::remove_tree_held(parent.as_fd(), name));
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::internal(format!("remove {}", path.display()), error))
         }
-        Ok(()) | Err(_) => Ok(()),
+        removed => Ok(removed.unwrap_or_default()),
     }
 }
 
@@ -167,19 +172,25 @@ fn split(path: &Path) -> (&Path, &[u8]) {
 
 /// Destroys everything of a container but its row: what is left of a run, its files, its volumes, its hold on
 /// the image.
-/// All parts are tried; the first failure is returned, and calling it again is fine.
-pub(crate) fn destroy(engine: &Inner, id: &ContainerId, anonymous: Anonymous) -> Result<(), Error> {
+/// All parts are tried; the first failure is returned, and calling it again is fine. What is answered is for nobody to
+/// wait for: the files have no names any more, and the disk frees them when it is dropped.
+pub(crate) fn destroy(
+    engine: &Inner,
+    id: &ContainerId,
+    anonymous: Anonymous,
+) -> Result<Remains, Error> {
     let run = if engine.config.run_dir(id).exists() {
         launch::undo_blocking(engine, id)
     } else {
         engine.networks.detach(id)
     };
     sys::fault!("engine.destroy.run");
-    let files = remove_directory(&engine.config.container_dir(id));
+    let files = take_away(&engine.config.container_dir(id));
     sys::fault!("engine.destroy.files");
     let volumes = volumes::release(engine, id, anonymous);
     sys::fault!("engine.destroy.volumes");
     let image = engine.images.release(id.as_str()).map_err(Error::from);
     sys::fault!("engine.destroy.image");
-    run.and(files).and(volumes).and(image)
+    let remains = run.and(files);
+    remains.and_then(|remains| volumes.and(image).map(|()| remains))
 }

@@ -309,10 +309,11 @@ pub(crate) async fn retire(engine: &Arc<Inner>, container: &Arc<Container>) {
             let run_dir = container.shim().run_dir().to_owned();
             let (retiring, id) = (engine.clone(), container.id().clone());
             let removed = engine
-                .blocking(move || {
+                .blocking_then_drop(move || {
                     let network = retiring.networks.detach(&id);
                     sys::fault!("engine.retire.detached");
-                    files::remove_run_dir(&run_dir).and(network)
+                    let remains = files::remove_run_dir(&run_dir)?;
+                    network.map(|()| ((), remains))
                 })
                 .await;
             if let Err(error) = removed {

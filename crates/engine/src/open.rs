@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use db::Db;
 use registry::dns::Resolver;
 use registry::pull::Puller;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -303,6 +303,28 @@ impl Inner {
             .spawn_blocking(work)
             .await
             .unwrap_or_else(|source| Err(Error::internal("the engine failed at its work", source)))
+    }
+
+    /// As [`Inner::blocking`]; what the work answers beside its result is dropped after that was told, on its thread.
+    pub(crate) async fn blocking_then_drop<T, R>(
+        &self,
+        work: impl FnOnce() -> Result<(T, R), Error> + Send + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+    {
+        let (to, answer) = oneshot::channel();
+        self.threads.spawn_blocking(move || {
+            let (answer, rest) = match work() {
+                Ok((answer, rest)) => (Ok(answer), Some(rest)),
+                Err(error) => (Err(error), None),
+            };
+            // Whoever does not listen any more needs no answer.
+            drop(to.send(answer));
+            drop(rest);
+        });
+        let gone = |source| Err(Error::internal("the engine failed at its work", source));
+        answer.await.unwrap_or_else(gone)
     }
 
     /// The cgroup below which a container's own one is.

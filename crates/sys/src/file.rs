@@ -11,7 +11,7 @@ pub use attributes::{
     may_execute, set_time, set_time_at, set_xattr, set_xattr_at, stat, stat_at, umask, xattr,
     xattr_names,
 };
-pub use tree::{names_in, remove_tree, remove_tree_counted};
+pub use tree::{Remains, names_in, remove_tree, remove_tree_counted, remove_tree_held};
 
 use std::ffi::{CString, OsStr};
 use std::fs::{File, TryLockError};

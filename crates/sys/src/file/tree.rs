@@ -1,15 +1,32 @@
 //! Whole directories: their names, and removing them with all that is below.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, Dir};
+use rustix::fs::{self, AtFlags, Dir, Mode, OFlags};
 
 use super::{open_directory_at, rename_at, stat_at, unique, unlink_at};
 
 /// How deep [`remove_tree`] holds directories open; deeper ones are moved up first, so that any depth needs
 /// few file descriptors.
 const REMOVE_DEPTH_MAX: usize = 32;
+
+/// How many files and directories [`Remains`] holds open: more than a container has that did little, few beside the
+/// file descriptors a process may have.
+const REMAINS_MAX: usize = 64;
+
+/// What a removal took the names of and has kept open. The kernel frees it when this is dropped, which can wait for the
+/// disk: a file system without a journal that discards does so for each file and directory.
+#[derive(Debug, Default)]
+pub struct Remains(Vec<OwnedFd>);
+
+impl Remains {
+    /// How many files and directories it holds.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
 
 /// The names in a directory, without `.` and `..`.
 ///
@@ -36,6 +53,20 @@ pub fn remove_tree(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     Removal::default().run(directory, name)
 }
 
+/// As [`remove_tree`], and answers what was removed, or a part of it if it was much: whoever waits need not wait for the
+/// end of that. The names are gone all the same.
+///
+/// # Errors
+/// As [`remove_tree`].
+pub fn remove_tree_held(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Remains> {
+    let mut removal = Removal {
+        remains: Some(Remains::default()),
+        ..Removal::default()
+    };
+    removal.run(directory, name)?;
+    Ok(removal.remains.unwrap_or_default())
+}
+
 /// As [`remove_tree`], and answers the bytes that went: of files and symbolic links with no other name.
 ///
 /// # Errors
@@ -55,9 +86,28 @@ struct Removal {
     moved: u64,
     failed: Option<io::Error>,
     freed_bytes: Option<u64>,
+    remains: Option<Remains>,
 }
 
 impl Removal {
+    fn keep(&mut self, open: OwnedFd) {
+        if let Some(Remains(held)) = self.remains.as_mut()
+            && held.len() < REMAINS_MAX
+        {
+            held.push(open);
+        }
+    }
+
+    /// Opens what is about to be unlinked, if it is to be kept. Only a name whose end cannot wait is opened for nothing.
+    fn hold(&self, directory: BorrowedFd<'_>, name: &[u8]) -> Option<OwnedFd> {
+        let remains = self.remains.as_ref()?;
+        if remains.count() >= REMAINS_MAX {
+            return None;
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fs::openat(directory, name, flags, Mode::empty()).ok()
+    }
+
     fn run(&mut self, directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
         if self.unlink(directory, name)? {
             return Ok(());
@@ -73,7 +123,11 @@ impl Removal {
         }
         match self.failed.take() {
             Some(error) => Err(error),
-            None => Ok(fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?),
+            None => {
+                fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?;
+                self.keep(root);
+                Ok(())
+            }
         }
     }
 
@@ -86,10 +140,14 @@ impl Removal {
             },
             None => 0,
         };
+        let held = self.hold(directory, name);
         match unlink_at(directory, name) {
             Err(error) if error.raw_os_error() == Some(libc::EISDIR) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             other => other?,
+        }
+        if let Some(held) = held {
+            self.keep(held);
         }
         self.freed_bytes = self.freed_bytes.map(|sum| sum.saturating_add(bytes));
         Ok(true)
@@ -127,7 +185,8 @@ impl Removal {
         }
         let inner = open_directory_at(directory, name)?;
         self.empty(root, inner.as_fd(), depth + 1);
-        drop(inner);
-        Ok(fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?)
+        fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?;
+        self.keep(inner);
+        Ok(())
     }
 }
