@@ -7,6 +7,7 @@ use testkit::client::frames;
 use testkit::{Client, Options, TestDaemon, wait_until};
 
 use crate::lifecycle::body;
+use crate::vanished::shim_of;
 use crate::{daemon, daemon_with};
 
 /// The bound for a container whose shim has died.
@@ -68,13 +69,9 @@ fn a_container_whose_shim_dies_is_dead_within_a_second_and_leaves_nothing() {
     let client = daemon.client();
     let id = daemon.run(&body(&["sleep", "600"]));
     let init = state(&client, &id)["Pid"].to_string();
-    let stat = std::fs::read_to_string(format!("/proc/{init}/stat")).expect("the init runs");
-    let shim = stat
-        .rsplit_once(") ")
-        .and_then(|(_, rest)| rest.split(' ').nth(1))
-        .expect("a parent");
+    let shim = shim_of(&client, &id);
     let begin = Instant::now();
-    testkit::daemon::signal(shim.parse().expect("a pid"), "KILL");
+    testkit::daemon::signal(shim, "KILL");
     wait_until(
         "the container to be reported dead",
         DEATH_TOLD_WITHIN,

@@ -7,6 +7,7 @@ use testkit::Client;
 
 use crate::daemon;
 use crate::lifecycle::body;
+use crate::vanished::shim_of;
 
 /// Clients that ask at once, each for one thing, all of the same container.
 const CLIENTS: usize = 64;
@@ -93,20 +94,6 @@ fn no_request_that_meets_an_exit_is_told_as_a_failure_of_the_engine() {
     assert!(words.is_empty(), "{} failures: {words:#?}", words.len());
     let done: usize = done.iter().sum();
     assert!(done > CLIENTS, "only {done} requests met one that runs");
-}
-
-/// The shim of a container: the parent of its init.
-fn shim_of(client: &Client, id: &str) -> u32 {
-    let inspected = client
-        .get(&format!("/containers/{id}/json"))
-        .expect(200)
-        .json();
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", inspected["State"]["Pid"]));
-    let stat = stat.expect("the init runs");
-    let parent = stat
-        .rsplit_once(") ")
-        .and_then(|(_, rest)| rest.split(' ').nth(1));
-    parent.and_then(|pid| pid.parse().ok()).expect("a parent")
 }
 
 /// A process that is stopped, until this is dropped.

@@ -63,7 +63,7 @@ fn held(daemon: &TestDaemon, shim: u32) -> Held {
 }
 
 /// The parent of a container's init.
-fn shim_of(client: &Client, id: &str) -> u32 {
+pub(crate) fn shim_of(client: &Client, id: &str) -> u32 {
     let inspected = client
         .get(&format!("/containers/{id}/json"))
         .expect(200)

@@ -313,28 +313,37 @@ async fn tell_exit(container: &Container, run: u64, exit: protocol::Exit) {
     container.tell(Input::Exited { run, exit }).await;
 }
 
-/// Ends a run that has no shim any more, and tells how it ended as far as anybody knows. As long as its cgroup cannot
-/// be ended it may run, and counts as running: what is started over it would have its files twice.
+/// Ends a run that has no shim any more, and tells how it ended as far as anybody knows, as soon as nothing of it runs:
+/// what is left of it then goes with the run. As long as it cannot be killed it counts as running: what is started over
+/// it would have its files twice.
 async fn lost(engine: &Arc<Inner>, container: &Arc<Container>, run: u64) {
     // Their clients have seen the end of the output, and ask for the code next.
-    exec::ends::all_lost(engine, container, EXIT_UNKNOWN).await;
-    let run_dir = container.shim().run_dir().to_owned();
-    let id = container.id().clone();
-    let reading = engine.blocking(move || Ok(read_record(&run_dir, id.as_str())));
-    let recorded = reading.await.unwrap_or_default();
+    let execs = exec::ends::all_lost(engine, container, EXIT_UNKNOWN);
+    match tokio::join!(execs, killed(engine, container)).1 {
+        Some(exit) => tell_exit(container, run, exit).await,
+        None => tell_lost(container, run).await,
+    }
+}
+
+/// Kills every process of a container, until there is none; its exit, if that was recorded.
+async fn killed(engine: &Arc<Inner>, container: &Arc<Container>) -> Option<protocol::Exit> {
     let mut pause = ASK_AGAIN_FIRST;
     loop {
         let parent = engine.cgroup_parent_of(container.id());
+        let run_dir = container.shim().run_dir().to_owned();
         let id = container.id().clone();
-        let ending = engine.blocking(move || launch::remove_cgroup(&parent, id.as_str()));
-        let Err(error) = ending.await else { break };
-        tracing::error!(container = %container.id().short(), error = %error.message, "kill a container without a shim");
+        let killing = engine.blocking(move || {
+            launch::empty_cgroup(&parent, id.as_str())?;
+            Ok(read_record(&run_dir, id.as_str()))
+        });
+        match killing.await {
+            Ok(recorded) => return recorded,
+            Err(error) => {
+                tracing::error!(container = %container.id().short(), error = %error.message, "kill a container without a shim");
+            }
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(ASK_AGAIN_MAX);
-    }
-    match recorded {
-        Some(exit) => tell_exit(container, run, exit).await,
-        None => tell_lost(container, run).await,
     }
 }
 

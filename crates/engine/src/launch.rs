@@ -336,14 +336,15 @@ pub(crate) async fn undo(engine: &Arc<Inner>, id: &ContainerId) {
     }
 }
 
-/// As [`undo`], on a thread that may block. All parts are tried; the first failure is returned.
+/// As [`undo`], on a thread that may block. All parts are tried; the first failure is returned. The run directory goes
+/// last, and not before the cgroup: it says that there is something left to undo.
 pub(crate) fn undo_blocking(engine: &Inner, id: &ContainerId) -> Result<(), Error> {
     let run_dir = engine.config.run_dir(id);
     let shim = kill_shim(&run_dir);
     let cgroup = remove_cgroup(&engine.cgroup_parent_of(id), id.as_str());
-    let directory = files::remove_run_dir(&run_dir);
     let network = engine.networks.detach(id);
-    shim.and(cgroup).and(directory).and(network)
+    shim.and(cgroup).and(network)?;
+    files::remove_run_dir(&run_dir).map(drop)
 }
 
 /// How long a shim may take to say that it lives, after its container was killed without it: it is killed then too.
@@ -400,6 +401,25 @@ fn kill_cgroup(parent: &str, name: &str) -> Result<(), Error> {
     match open_cgroup(parent, name).map_err(failed)? {
         Some(cgroup) => cgroup.kill().map_err(failed),
         None => Ok(()),
+    }
+}
+
+/// How long what was killed may take to be gone before it is killed again.
+const EMPTY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Kills every process of a cgroup and waits until none is left; the cgroup stays. One that is not there is fine.
+pub(crate) fn empty_cgroup(parent: &str, name: &str) -> Result<(), Error> {
+    let failed = |source| Error::internal(format!("kill the cgroup {name}"), source);
+    let Some(cgroup) = open_cgroup(parent, name).map_err(failed)? else {
+        return Ok(());
+    };
+    cgroup.kill().map_err(failed)?;
+    match cgroup.wait_empty(EMPTY_TIMEOUT).map_err(failed)? {
+        true => Ok(()),
+        false => Err(Error::new(
+            Class::Internal,
+            format!("processes of the cgroup {name} do not die"),
+        )),
     }
 }
 

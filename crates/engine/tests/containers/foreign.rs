@@ -8,8 +8,8 @@ use api::options::StopOptions;
 use engine::{Engine, Status};
 use runtime::cgroup::{Cgroup, CgroupPath};
 
-/// How long a container is looked at that must not change its state: longer than one try to remove its cgroup.
-const LOOKS: std::time::Duration = std::time::Duration::from_secs(12);
+/// The bound for a container whose shim has died; the removal of a cgroup that is pinned is tried for 5 s.
+const TOLD_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 fn status(engine: &Engine, name: &str) -> Status {
     engine.container(name).unwrap().snapshot().status
@@ -166,7 +166,7 @@ impl Drop for Pinned {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exit_on_the_disk_is_told_once_nothing_of_the_run_is_left() {
+async fn an_exit_on_the_disk_is_told_once_nothing_of_the_run_runs() {
     if !crate::common::can_run() {
         return;
     }
@@ -195,30 +195,62 @@ async fn an_exit_on_the_disk_is_told_once_nothing_of_the_run_is_left() {
             .any(|entry| entry.file_name() == shim::protocol::EXIT_RECORD_NAME)
     };
     eventually("its exit is recorded", recorded).await;
-    crate::common::kill_shim(&root, &id);
-    // As if it had been killed right after it wrote the record, before it removed the cgroup.
+    // As if the shim had been killed right after it wrote the record, before it removed the cgroup.
     let path = CgroupPath::new(&root.config.cgroup_parent, &id).unwrap();
     eventually("its cgroup is gone", || Cgroup::open(&path).is_err()).await;
+    crate::common::kill_shim(&root, &id);
     drop(Cgroup::create(&path).unwrap());
     let pinned = Pinned::of(&root, &id);
 
     let engine = root.reopen().await;
     let container = engine.container("late").unwrap();
-    // As long as its cgroup is there it may run, for all that anybody knows.
-    tokio::time::timeout(LOOKS, async {
+    // Nothing of it runs, and the code is known: what keeps its cgroup there keeps nobody waiting.
+    tokio::time::timeout(TOLD_WITHIN, async {
         while container.snapshot().status == Status::Running {
             tokio::time::sleep(crate::common::LOOK_EVERY).await;
         }
     })
     .await
-    .unwrap_err();
+    .expect("its end is told");
+    assert_eq!(container.snapshot().status, Status::Exited);
     drop(pinned);
-    eventually("its end is told", || {
-        container.snapshot().status == Status::Exited
-    })
-    .await;
     assert_eq!(container.snapshot().facts.exit_code, 7);
     engine.remove("late", &FORCE).await.unwrap();
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
+/// As above, with a shim that dies while somebody looks, and processes that must be killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_container_whose_shim_dies_is_told_before_its_cgroup_is_gone() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let id = create(&engine, "widow", request(&["sleep", "1000"])).await;
+    engine.start("widow").await.unwrap();
+    let container = engine.container("widow").unwrap();
+    let pid = container.snapshot().facts.pid.unwrap();
+    let init = sys::process::open_pidfd(pid).unwrap();
+    let pinned = Pinned::of(&root, &id);
+    crate::common::kill_shim(&root, &id);
+    tokio::time::timeout(TOLD_WITHIN, async {
+        while container.snapshot().status == Status::Running {
+            tokio::time::sleep(crate::common::LOOK_EVERY).await;
+        }
+    })
+    .await
+    .expect("its end is told");
+    assert_eq!(container.snapshot().facts.exit_code, 137);
+    let now = Some(std::time::Duration::ZERO);
+    let ended = sys::process::wait_readable(&[init.as_fd()], now).unwrap();
+    assert_eq!(ended, [true], "it was told while it runs");
+    // What is left of the run is in the way of nothing but its removal.
+    let kept = engine.remove("widow", &FORCE).await.unwrap_err();
+    assert!(kept.message.contains("cgroup"), "{}", kept.message);
+    drop(pinned);
+    engine.remove("widow", &FORCE).await.unwrap();
     root.assert_clean();
     engine.shutdown().await.unwrap();
 }

@@ -25,6 +25,11 @@ const KILL_ROUNDS_MAX: usize = 10;
 const FREEZE_PAUSE_FIRST: Duration = Duration::from_micros(20);
 const FREEZE_PAUSE_LAST: Duration = Duration::from_millis(5);
 
+/// Pauses between two looks at a group whose last process has ended and is not out of it yet, which has no event on v1;
+/// doubles up to the last.
+const EMPTY_PAUSE_FIRST: Duration = Duration::from_micros(50);
+const EMPTY_PAUSE_LAST: Duration = Duration::from_millis(5);
+
 impl Cgroup {
     /// Freezes every process in the group and below, and waits until they are frozen (bounded).
     ///
@@ -144,6 +149,31 @@ impl Cgroup {
                     Err(error) => Err(directory.error(self.path(), "read", "cgroup.events", error)),
                 }
             }
+        }
+    }
+
+    /// Waits until no process is in the group and below it, for `limit` at most; whether that is so.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn wait_empty(&self, limit: Duration) -> Result<bool, Error> {
+        let deadline = Instant::now() + limit;
+        let (mut pause, mut ended) = (EMPTY_PAUSE_FIRST, None);
+        loop {
+            let Some(&pid) = self.pids()?.first() else {
+                return Ok(true);
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            if ended == Some(pid) {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(EMPTY_PAUSE_LAST);
+            }
+            // What cannot be waited for is looked at again.
+            drop(cgroupfs::wait_exit(pid, left));
+            ended = Some(pid);
         }
     }
 

@@ -231,6 +231,7 @@ fn join_and_nested_groups() {
     group.get().join(child.id()).unwrap();
     assert_eq!(group.get().pids().unwrap(), [child.id()]);
     assert!(group.get().is_populated().unwrap());
+    assert!(!group.get().wait_empty(Duration::from_millis(20)).unwrap());
     let membership = std::fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
     let path = group.get().path().to_string();
     let inside = membership
@@ -246,6 +247,8 @@ fn join_and_nested_groups() {
     }
     assert_eq!(group.get().pids().unwrap(), [child.id()]);
     group.get().kill().unwrap();
+    // A process that nobody has reaped is in no group.
+    assert!(group.get().wait_empty(PATIENCE).unwrap());
     child.wait().unwrap();
     group.cgroup.take().unwrap().remove().unwrap();
     assert_eq!(list(&group.parent), Vec::<String>::new());
