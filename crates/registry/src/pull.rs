@@ -61,6 +61,14 @@ pub struct Pulled {
     pub up_to_date: bool,
 }
 
+/// What a pull has along the way.
+struct Asked<'a> {
+    request: &'a Request,
+    progress: &'a Sender<Progress>,
+    /// Holds what was downloaded, also from an endpoint that failed later.
+    lease: Arc<Lease>,
+}
+
 impl Puller {
     /// A puller into `store`.
     ///
@@ -85,20 +93,23 @@ impl Puller {
         progress: &Sender<Progress>,
     ) -> Result<Pulled, Error> {
         let reference = request.reference.clone().or_latest();
+        let asked = self.asked(request, progress);
         let (remotes, mut tries) = self.remotes(request, settings).await;
         for remote in remotes {
             let tag = reference.tag().unwrap_or_default();
             match remote.manifest(tag, reference.digest()).await {
                 Ok(document) => {
                     let remote = Arc::new(remote);
-                    let pulled = self
-                        .image(&reference, &remote, document, request, progress)
-                        .await?;
-                    let name = request.reference.familiar();
-                    conclude(progress, pulled.up_to_date, &name).await?;
-                    return Ok(pulled);
+                    match self.image(&reference, &remote, document, &asked).await {
+                        Ok(pulled) => {
+                            let name = request.reference.familiar();
+                            conclude(progress, pulled.up_to_date, &name).await?;
+                            return Ok(pulled);
+                        }
+                        Err(error) => tries.broke_off(&remote, error)?,
+                    }
                 }
-                Err(error) if tries.goes_on(&remote, &error) => tries.last = Some((remote, error)),
+                Err(error) if tries.goes_on(&remote, &error) => tries.failed(remote, error),
                 Err(error @ remote::Error::Digest { .. }) => {
                     // dockerd has said what it pulls before it looks at what came.
                     begin(progress, &reference, reference.digest()).await?;
@@ -120,11 +131,18 @@ impl Puller {
         settings: &Settings,
         progress: &Sender<Progress>,
     ) -> Result<Vec<Pulled>, Error> {
+        let asked = self.asked(request, progress);
         let (remotes, mut tries) = self.remotes(request, settings).await;
         for remote in remotes {
             match remote.tags().await {
-                Ok(tags) => return self.tags(&Arc::new(remote), tags, request, progress).await,
-                Err(error) if tries.goes_on(&remote, &error) => tries.last = Some((remote, error)),
+                Ok(tags) => {
+                    let remote = Arc::new(remote);
+                    match self.tags(&remote, tags, &asked).await {
+                        Ok(pulled) => return Ok(pulled),
+                        Err(error) => tries.broke_off(&remote, error)?,
+                    }
+                }
+                Err(error) if tries.goes_on(&remote, &error) => tries.failed(remote, error),
                 Err(source @ remote::Error::NotFound { .. }) => {
                     let name = request.reference.familiar_name();
                     return Err(Error::NoRepository { name, source });
@@ -139,9 +157,9 @@ impl Puller {
         &self,
         remote: &Arc<Remote>,
         tags: Vec<String>,
-        request: &Request,
-        progress: &Sender<Progress>,
+        asked: &Asked<'_>,
     ) -> Result<Vec<Pulled>, Error> {
+        let (request, progress) = (asked.request, asked.progress);
         let mut all = Vec::with_capacity(tags.len());
         for tag in tags {
             // A tag that Docker could not name is not pulled by it either.
@@ -150,8 +168,7 @@ impl Puller {
                 continue;
             };
             let document = remote.manifest(&tag, None).await?;
-            let pulled = self.image(&reference, remote, document, request, progress);
-            all.push(pulled.await?);
+            all.push(self.image(&reference, remote, document, asked).await?);
         }
         let up_to_date = all.iter().all(|pulled| pulled.up_to_date);
         conclude(progress, up_to_date, &request.reference.familiar_name()).await?;
@@ -164,16 +181,16 @@ impl Puller {
         reference: &Reference,
         remote: &Arc<Remote>,
         document: Document,
-        request: &Request,
-        progress: &Sender<Progress>,
+        asked: &Asked<'_>,
     ) -> Result<Pulled, Error> {
+        let (progress, lease) = (asked.progress, Arc::clone(&asked.lease));
         let from = document.digest.clone();
         // What is no manifest at all is refused before a word was said.
         parsed(&document)?;
         begin(progress, reference, Some(&from)).await?;
-        let lease = Arc::new(self.store.lease());
         self.keep(&lease, &document).await?;
-        let (manifest_digest, manifest) = self.choose(&lease, remote, document, request).await?;
+        let (manifest_digest, manifest) =
+            self.choose(&lease, remote, document, asked.request).await?;
         let config = self.configuration(&lease, remote, &manifest).await;
         let config = config.map_err(|error| match error {
             Error::Gone(_) | Error::Store(_) | Error::Worker => error,
@@ -217,6 +234,15 @@ impl Puller {
         })
     }
 
+    fn asked<'a>(&self, request: &'a Request, progress: &'a Sender<Progress>) -> Asked<'a> {
+        let lease = Arc::new(self.store.lease());
+        Asked {
+            request,
+            progress,
+            lease,
+        }
+    }
+
     /// The ways to reach the repository, in the order to try them.
     async fn remotes(&self, request: &Request, settings: &Settings) -> (Vec<Remote>, Tries) {
         let reference = &request.reference;
@@ -236,10 +262,7 @@ impl Puller {
                 &request.credentials,
             )
         };
-        let tries = Tries {
-            addresses,
-            last: None,
-        };
+        let tries = Tries::new(addresses);
         (endpoints.into_iter().map(remote).collect(), tries)
     }
 
@@ -266,20 +289,16 @@ impl Puller {
         };
         let addresses = self.resolver.lookup(host).await.unwrap_or_default();
         let endpoints = endpoint::endpoints(domain, &addresses, settings);
-        let mut tries = Tries {
-            addresses,
-            last: None,
-        };
+        let mut tries = Tries::new(addresses);
         for endpoint in endpoints.into_iter().filter(|endpoint| !endpoint.mirror) {
             let remote = Remote::new(self.transport.clone(), endpoint, domain, "", credentials);
             match remote.check().await {
                 Ok(()) => return Ok(()),
-                Err(error) if tries.goes_on(&remote, &error) => tries.last = Some((remote, error)),
+                Err(error) if tries.goes_on(&remote, &error) => tries.failed(remote, error),
                 Err(error) => return Err(tries.login_failed(&remote, error)),
             }
         }
-        let (remote, error) = tries.last.take().expect("there is always an endpoint");
-        Err(tries.login_failed(&remote, error))
+        Err(tries.give_up_login())
     }
 
     /// The image that the reference names now.

@@ -382,6 +382,31 @@ async fn a_mirror_serves_docker_io() {
     assert!(client.store.resolve("tool").is_ok());
 }
 
+/// dockerd's `continueOnError`: of a mirror every failure but ours lets the next endpoint be asked.
+#[tokio::test]
+async fn a_mirror_that_fails_half_way_has_not_the_last_word() {
+    for fault in [
+        Fault::NoLayer,
+        Fault::NoConfig,
+        Fault::WrongLayer,
+        Fault::LongLayer,
+    ] {
+        let Some(client) = client() else { return };
+        let (bad, good) = (Fake::start(fault).await, Fake::start(Fault::None).await);
+        let mirror = |fake: &Fake| Mirror::parse(&format!("http://{}", fake.address)).unwrap();
+        let settings = Settings {
+            mirrors: vec![mirror(&bad), mirror(&good)],
+            insecure: Vec::new(),
+        };
+        let (pulled, progress) = client.pull_with("tool", anonymous(), &settings).await;
+        assert_eq!(pulled.unwrap().digest, good.manifest_digest(), "{fault:?}");
+        let said = words(&progress);
+        let first = "latest: Pulling from library/tool";
+        assert_eq!(said.iter().filter(|line| *line == first).count(), 2);
+        assert!(client.store.resolve("tool").is_ok());
+    }
+}
+
 #[tokio::test]
 async fn a_pull_that_nobody_listens_to_stops() {
     let Some(client) = client() else { return };

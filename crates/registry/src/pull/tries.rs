@@ -12,11 +12,47 @@ use crate::remote::{self, Remote};
 /// What came of the endpoints so far.
 pub(super) struct Tries {
     /// Of the registry's host.
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) last: Option<(Remote, remote::Error)>,
+    addresses: Vec<IpAddr>,
+    last: Option<Outcome>,
+}
+
+/// Of an endpoint that was asked in vain.
+enum Outcome {
+    /// It gave nothing.
+    Failed(Box<Remote>, remote::Error),
+    /// It gave a part.
+    BrokeOff(Error),
 }
 
 impl Tries {
+    /// Nothing was tried yet.
+    pub(super) fn new(addresses: Vec<IpAddr>) -> Self {
+        Self {
+            addresses,
+            last: None,
+        }
+    }
+
+    /// This endpoint gave nothing, and [`Tries::goes_on`] lets the next one be asked.
+    pub(super) fn failed(&mut self, remote: Remote, error: remote::Error) {
+        self.last = Some(Outcome::Failed(Box::new(remote), error));
+    }
+
+    /// This endpoint had the manifest and then failed; the next one is asked if it is a mirror.
+    ///
+    /// # Errors
+    /// The same error when it has the last word: of the registry itself, of our disk or of a client that left.
+    pub(super) fn broke_off(&mut self, remote: &Remote, error: Error) -> Result<(), Error> {
+        let ours = matches!(error, Error::Store(_) | Error::Gone(_) | Error::Worker);
+        if ours || !remote.endpoint().mirror {
+            return Err(error);
+        }
+        let mirror = remote.endpoint().url("");
+        tracing::info!(mirror, %error, "a mirror failed half-way, the next endpoint is asked");
+        self.last = Some(Outcome::BrokeOff(error));
+        Ok(())
+    }
+
     /// Whether the next endpoint is asked: a registry that answers HTTP has answered, and plain text is tried only
     /// where no TLS connection came about; a mirror never has the last word.
     pub(super) fn goes_on(&self, remote: &Remote, error: &remote::Error) -> bool {
@@ -25,8 +61,17 @@ impl Tries {
     }
 
     pub(super) fn give_up(mut self, reference: &Reference) -> Error {
-        let (remote, error) = self.last.take().expect("there is always an endpoint");
-        self.explain(reference, &remote, error)
+        match self.last.take().expect("there is always an endpoint") {
+            Outcome::Failed(remote, error) => self.explain(reference, &remote, error),
+            Outcome::BrokeOff(error) => error,
+        }
+    }
+
+    pub(super) fn give_up_login(mut self) -> Error {
+        match self.last.take().expect("there is always an endpoint") {
+            Outcome::Failed(remote, error) => self.login_failed(&remote, error),
+            Outcome::BrokeOff(error) => error,
+        }
     }
 
     /// The words of dockerd for what cannot be had.

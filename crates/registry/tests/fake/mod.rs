@@ -35,6 +35,10 @@ pub(crate) enum Fault {
     TooMany,
     /// Blobs are on another host.
     Redirect(SocketAddr),
+    /// The manifest names a layer that is not there.
+    NoLayer,
+    /// The manifest names a configuration that is not there.
+    NoConfig,
     /// As `Truncate`, and what follows is another part than the one asked for.
     OtherRange,
 }
@@ -200,10 +204,10 @@ impl Content {
                 .body(Full::default())
                 .unwrap();
         }
-        if reference == Digest::of(&self.config).as_str() {
+        if reference == Digest::of(&self.config).as_str() && self.fault != Fault::NoConfig {
             return Response::new(Full::from(self.config.clone()));
         }
-        if reference == Digest::of(&self.layer).as_str() {
+        if reference == Digest::of(&self.layer).as_str() && self.fault != Fault::NoLayer {
             return self.blob(&request);
         }
         error(404, "BLOB_UNKNOWN", "blob unknown", None)
