@@ -108,6 +108,33 @@ fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
+/// The interfaces on the daemon's bridge.
+fn bridge_ports(daemon: &TestDaemon) -> Vec<String> {
+    let ports = format!("/sys/class/net/{}/brif", daemon.bridge().name);
+    let ports = std::fs::read_dir(ports).expect("the bridge");
+    let name = |entry: io::Result<std::fs::DirEntry>| entry.expect("a port").file_name();
+    ports
+        .map(|entry| name(entry).to_string_lossy().into_owned())
+        .collect()
+}
+
+/// NetworkManager and systemd-networkd do so when they are reloaded.
+#[test]
+fn a_namespace_whose_interface_was_taken_away_is_no_reason_to_fail() {
+    let Some(daemon) = daemon() else { return };
+    // With none running, what is on the bridge was made for the starts to come.
+    let ready = wait_until("namespaces to be ready", PATIENCE, || {
+        Some(bridge_ports(&daemon)).filter(|ports| ports.len() > 1)
+    });
+    for port in &ready {
+        ip(&format!("link del {port}"));
+    }
+    for _ in 0..=ready.len() {
+        let id = daemon.run(&server("all the same", &json!({})));
+        serves((address(&daemon, &id), 80), "all the same");
+    }
+}
+
 #[test]
 fn containers_reach_the_gateway_each_other_and_the_host() {
     let Some(daemon) = daemon() else { return };

@@ -173,6 +173,19 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether an interface was not there any more: somebody has taken it away.
+    #[must_use]
+    pub fn is_missing_link(&self) -> bool {
+        const ENODEV: i32 = 19;
+        match self {
+            Self::Link { source, .. } => source.raw_os_error() == Some(ENODEV),
+            Self::Undo { first, .. } => first.is_missing_link(),
+            _ => false,
+        }
+    }
+}
+
 fn list(errors: &[Error]) -> String {
     errors
         .iter()

@@ -185,20 +185,25 @@ impl Networks {
             return Err(refused_port(name, &reason));
         }
         let failed = |error: NetworkError| failure(name, error);
-        let mut namespace = match self.take() {
-            Some(namespace) => namespace,
-            None => network.prepare().map_err(failed)?,
-        };
         let attachment = Attachment {
             container: definition.id.to_string(),
             ports,
             mac: wanted_mac(definition),
             ipv4: None,
         };
-        let endpoint = network
-            .attach(&mut namespace, &attachment)
-            .map_err(failed)?;
-        given(namespace, endpoint)
+        if let Some(mut namespace) = self.take() {
+            match network.attach(&mut namespace, &attachment) {
+                // Somebody took its veth away while it was ready (`ip link del`, a reload of systemd-networkd): that is
+                // no reason to fail.
+                Err(error) if error.is_missing_link() => {
+                    tracing::info!(%error, "a namespace that was kept ready is of no use any more");
+                }
+                attached => return given(namespace, attached.map_err(failed)?),
+            }
+        }
+        let mut namespace = network.prepare().map_err(failed)?;
+        let endpoint = network.attach(&mut namespace, &attachment);
+        given(namespace, endpoint.map_err(failed)?)
     }
 
     /// Takes a container out of its network; one that is in none is fine. Blocks.
