@@ -1,8 +1,12 @@
 //! The same two rules for legacy iptables, whose tables only its own program can change.
+//!
+//! Other engines do the same: rules that let through may stand before ours, or each would push the other down for
+//! ever. A change is one transaction of `iptables-restore`, so there is no moment without our rules.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
+use std::process::Output;
 
 use sys::command::Command;
 
@@ -18,6 +22,8 @@ const PROGRAMS: [&str; 6] = [
     "/usr/bin/iptables",
 ];
 const USER_CHAIN: &str = "DOCKER-USER";
+/// Where the programs look for theirs.
+const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What became of the legacy tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,10 +57,11 @@ pub(crate) fn assert(bridge: &str) -> io::Result<Outcome> {
     if in_place(&rules, chain, &ours) {
         return Ok(Outcome::Asserted);
     }
-    remove(program, &rules, &ours)?;
+    let mut changes = removals(&rules, &ours);
     for [direction, name] in ours.iter().rev() {
-        run(program, &["-I", chain, direction, name, "-j", "ACCEPT"])?;
+        changes.push(format!("-I {chain} {direction} {name} -j ACCEPT"));
     }
+    commit(program, &changes)?;
     Ok(Outcome::Asserted)
 }
 
@@ -64,7 +71,10 @@ pub(crate) fn retract(bridge: &str) -> io::Result<()> {
         return Ok(());
     };
     let rules = run(program, &["-S"])?;
-    remove(program, &rules, &ours(bridge))
+    match removals(&rules, &ours(bridge)) {
+        none if none.is_empty() => Ok(()),
+        removals => commit(program, &removals),
+    }
 }
 
 fn ours(bridge: &str) -> [[&str; 2]; 2] {
@@ -75,19 +85,33 @@ fn line(chain: &str, [direction, name]: [&str; 2]) -> String {
     format!("-A {chain} {direction} {name} -j ACCEPT")
 }
 
-fn remove(program: &str, rules: &str, ours: &[[&str; 2]; 2]) -> io::Result<()> {
-    for chain in ["FORWARD", USER_CHAIN] {
-        for our in ours {
-            let times = rules
-                .lines()
-                .filter(|rule| *rule == line(chain, *our))
-                .count();
-            for _ in 0..times {
-                run(program, &["-D", chain, our[0], our[1], "-j", "ACCEPT"])?;
-            }
-        }
-    }
-    Ok(())
+/// What takes away every copy of our rules.
+fn removals(rules: &str, ours: &[[&str; 2]; 2]) -> Vec<String> {
+    let is_ours = |rule: &&str| {
+        let mut lines = ["FORWARD", USER_CHAIN]
+            .iter()
+            .flat_map(|chain| ours.map(|our| line(chain, our)));
+        lines.any(|line| line == *rule)
+    };
+    let found = rules.lines().filter(is_ours);
+    found.map(|rule| rule.replacen("-A", "-D", 1)).collect()
+}
+
+/// Makes the changes at once, or none of them.
+fn commit(program: &str, changes: &[String]) -> io::Result<()> {
+    let (read, mut write) = io::pipe()?;
+    // A pipe takes this many bytes without a reader, and the rules of one bridge are few.
+    write.write_all(format!("*filter\n{}\nCOMMIT\n", changes.join("\n")).as_bytes())?;
+    drop(write);
+    let restore = format!("{program}-restore");
+    let command = Command::new(&restore)
+        .env("PATH", SEARCH_PATH)
+        .stdin(read.into());
+    told(
+        command.arg("--noflush").arg("-w").output()?,
+        &format!("{restore} --noflush"),
+    )
+    .map(drop)
 }
 
 /// The chain that needs our rules, if FORWARD or anything beside it can drop.
@@ -107,12 +131,25 @@ fn head(rules: &str) -> Option<&'static str> {
     drops.then_some(if user { USER_CHAIN } else { "FORWARD" })
 }
 
+/// Each of our rules stands once, behind nothing but rules that let through.
 fn in_place(rules: &str, chain: &str, ours: &[[&str; 2]; 2]) -> bool {
     let prefix = format!("-A {chain} ");
-    let mut first = rules.lines().filter(|rule| rule.starts_with(&prefix));
-    ours.iter()
-        .all(|our| first.next() == Some(&line(chain, *our)))
-        && !first.any(|rule| ours.iter().any(|our| rule == line(chain, *our)))
+    let chain_rules: Vec<&str> = rules
+        .lines()
+        .filter(|rule| rule.starts_with(&prefix))
+        .collect();
+    let head = chain_rules
+        .iter()
+        .take_while(|rule| rule.ends_with(" -j ACCEPT"))
+        .count();
+    ours.iter().all(|our| {
+        let line = line(chain, *our);
+        let mut found = chain_rules
+            .iter()
+            .enumerate()
+            .filter(|(_, rule)| **rule == line);
+        found.next().is_some_and(|(at, _)| at < head) && found.next().is_none()
+    })
 }
 
 fn program() -> Option<&'static str> {
@@ -124,23 +161,26 @@ fn program() -> Option<&'static str> {
 }
 
 fn run(program: &str, arguments: &[&str]) -> io::Result<String> {
-    let mut command = Command::new(program).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut command = Command::new(program).env("PATH", SEARCH_PATH);
     if arguments != ["--version"] {
         command = command.arg("-w");
     }
     for argument in arguments {
         command = command.arg(argument);
     }
-    let output = command.output()?;
+    told(
+        command.output()?,
+        &format!("{program} {}", arguments.join(" ")),
+    )
+}
+
+/// What a program wrote, or what it said when it failed.
+fn told(output: Output, called: &str) -> io::Result<String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!(
-        "{program} {}: {}",
-        arguments.join(" "),
-        said.trim()
-    )))
+    Err(io::Error::other(format!("{called}: {}", said.trim())))
 }
 
 #[cfg(test)]
@@ -160,12 +200,17 @@ mod tests {
     }
 
     #[test]
-    fn rules_count_only_at_the_head_and_only_once() {
+    fn rules_count_only_before_what_may_drop_and_only_once() {
         let ours = ours("c0");
         let right = "-P FORWARD DROP\n-A FORWARD -i c0 -j ACCEPT\n-A FORWARD -o c0 -j ACCEPT\n";
         assert!(in_place(right, "FORWARD", &ours));
         let below = "-A FORWARD -j DROP\n-A FORWARD -i c0 -j ACCEPT\n-A FORWARD -o c0 -j ACCEPT\n";
         assert!(!in_place(below, "FORWARD", &ours));
+        let others = format!("-A FORWARD -i c9 -j ACCEPT\n-A FORWARD -o c9 -j ACCEPT\n{right}");
+        assert!(in_place(&others, "FORWARD", &ours));
+        let between = "-A FORWARD -i c0 -j ACCEPT\n-A FORWARD -j ufw\n-A FORWARD -o c0 -j ACCEPT\n";
+        assert!(!in_place(between, "FORWARD", &ours));
+        assert!(!in_place("-A FORWARD -i c0 -j ACCEPT\n", "FORWARD", &ours));
         let twice = format!("{right}-A FORWARD -i c0 -j ACCEPT\n");
         assert!(!in_place(&twice, "FORWARD", &ours));
     }

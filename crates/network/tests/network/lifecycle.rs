@@ -257,6 +257,53 @@ fn legacy_rules_are_let_through_too() {
     });
 }
 
+/// Another engine does the same for its bridge, and whoever comes last stands first.
+#[test]
+fn two_engines_leave_each_others_legacy_rules_where_they_are() {
+    on_a_host(Weather::Calm, |host| {
+        let shown = || host::run("iptables-legacy", &["-S", "FORWARD"]);
+        host::run("iptables-legacy", &["-P", "FORWARD", "DROP"]);
+        let network = host.network();
+        for direction in ["-o", "-i"] {
+            let other = ["-I", "FORWARD", direction, "cooper9", "-j", "ACCEPT"];
+            host::run("iptables-legacy", &other);
+        }
+        let both = "-P FORWARD DROP\n-A FORWARD -i cooper9 -j ACCEPT\n-A FORWARD -o cooper9 -j ACCEPT\n\
+                    -A FORWARD -i cooper0 -j ACCEPT\n-A FORWARD -o cooper0 -j ACCEPT\n";
+        assert_eq!(shown(), both);
+        for _ in 0..2 {
+            network.check().unwrap();
+            assert_eq!(shown(), both);
+        }
+        // What may drop is another matter, and so is a rule that went missing or stands twice.
+        for spoil in [
+            &["-I", "FORWARD", "-p", "tcp", "-j", "DROP"][..],
+            &["-D", "FORWARD", "-o", "cooper0", "-j", "ACCEPT"],
+            &["-A", "FORWARD", "-i", "cooper0", "-j", "ACCEPT"],
+        ] {
+            host::run("iptables-legacy", spoil);
+            network.check().unwrap();
+            let rules = shown();
+            let ours = rules.lines().skip(1).take(2).collect::<Vec<_>>();
+            assert_eq!(
+                ours,
+                [
+                    "-A FORWARD -i cooper0 -j ACCEPT",
+                    "-A FORWARD -o cooper0 -j ACCEPT"
+                ]
+            );
+            assert_eq!(rules.matches("cooper0").count(), 2, "{rules}");
+            assert_eq!(rules.matches("cooper9").count(), 2, "{rules}");
+        }
+        network.remove().unwrap();
+        let left = shown();
+        assert!(
+            !left.contains("cooper0") && left.matches("cooper9").count() == 2,
+            "{left}"
+        );
+    });
+}
+
 /// Runs `work` while a watcher is at its work.
 fn watched(network: &Network, work: impl FnOnce()) {
     let (stop, stopper) = std::io::pipe().unwrap();
