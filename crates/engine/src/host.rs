@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use runtime::cgroup::{Version, has_controller};
+use runtime::cgroup::{self, Cgroup, CgroupPath, has_controller};
 
 use crate::definition::{Controllers, Host, Machine, resources};
 use crate::open::Inner;
@@ -12,23 +12,23 @@ use crate::{Error, lookup};
 /// name Docker's default mean.
 pub const RUNTIMES: [&str; 3] = ["runc", "cooper", "io.containerd.runc.v2"];
 
-/// Reads the machine's resources.
-pub(crate) fn machine() -> Machine {
+/// Reads the machine's resources. On v2 it makes the cgroup `name` below `parent`, where containers are, and removes it.
+pub(crate) fn machine(parent: &str, name: &str) -> Machine {
     let set = |path: &str| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         resources::parse_set(text.trim()).unwrap_or_default()
     };
-    let weights = match runtime::cgroup::version() {
-        Version::V1 => weights_v1(Path::new("/sys/fs/cgroup/blkio")),
-        Version::V2 if has_controller("io") => weights_v2(Path::new("/sys/fs/cgroup")),
-        Version::V2 => (false, false),
+    let root = Path::new("/sys/fs/cgroup");
+    let ((blkio_weight, blkio_weight_device), controllers) = match cgroup::version() {
+        cgroup::Version::V1 => (weights_v1(&root.join("blkio")), controllers_v1(root)),
+        cgroup::Version::V2 => probed_v2(parent, name),
     };
     Machine {
         cpus: set("/sys/devices/system/cpu/online"),
         memory_nodes: set("/sys/devices/system/node/online"),
-        blkio_weight: weights.0,
-        blkio_weight_device: weights.1,
-        controllers: Controllers::read(),
+        blkio_weight,
+        blkio_weight_device,
+        controllers,
     }
 }
 
@@ -41,43 +41,47 @@ fn weights_v1(root: &Path) -> (bool, bool) {
     )
 }
 
-/// The same on v2, where one file has both. The root itself has no weight; where no cgroup below it has the controller
-/// either, the first container will show (moby: where the controller is).
-fn weights_v2(root: &Path) -> (bool, bool) {
-    let groups = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let has = |group: &Path, file: &str| std::fs::exists(group.join(file)).unwrap_or(false);
-    let with_io: Vec<_> = groups
-        .map(|entry| entry.path())
-        .filter(|group| has(group, "io.stat"))
-        .collect();
-    let weighs =
-        |group: &std::path::PathBuf| has(group, "io.weight") || has(group, "io.bfq.weight");
-    let weighs = with_io.is_empty() || with_io.iter().any(weighs);
-    (weighs, weighs)
+fn controllers_v1(root: &Path) -> Controllers {
+    let has = |file: &str| std::fs::exists(root.join(file)).unwrap_or(false);
+    Controllers {
+        memory: has_controller("memory"),
+        swap: has("memory/memory.memsw.limit_in_bytes"),
+        swappiness: has("memory/memory.swappiness"),
+        oom_kill_disable: has("memory/memory.oom_control"),
+        tcp_memory: has("memory/memory.kmem.tcp.limit_in_bytes"),
+        cpu: has_controller("cpu"),
+        cpuset: has_controller("cpuset"),
+        pids: has_controller("pids"),
+        io_rates: has("blkio/blkio.throttle.read_bps_device"),
+    }
 }
 
-impl Controllers {
-    /// Asks the kernel.
-    pub(crate) fn read() -> Self {
-        let memory = has_controller("memory");
-        let v1 = |file: &str| {
-            let memory = Path::new("/sys/fs/cgroup/memory");
-            std::fs::exists(memory.join(file)).unwrap_or(false)
-        };
-        Self {
-            memory,
-            swap: match runtime::cgroup::version() {
-                Version::V1 => v1("memory.memsw.limit_in_bytes"),
-                Version::V2 => memory,
-            },
-            swappiness: v1("memory.swappiness"),
-            oom_kill_disable: v1("memory.oom_control"),
-            tcp_memory: v1("memory.kmem.tcp.limit_in_bytes"),
-            cpu: has_controller("cpu"),
-            cpuset: has_controller("cpuset"),
-            pids: has_controller("pids"),
-        }
+/// What a group of v2 has there: a controller may be built out, switched off at boot, or not be handed down as far as
+/// to `parent`, and the root has no files to tell it by.
+fn probed_v2(parent: &str, name: &str) -> ((bool, bool), Controllers) {
+    let made = CgroupPath::new(parent, name).and_then(|path| Cgroup::create(&path));
+    let found = offered_v2(&|file| made.as_ref().is_ok_and(|group| group.has_file(file)));
+    if let Err(error) = made.and_then(Cgroup::remove) {
+        tracing::warn!(error = %crate::error::Chain(&error), "ask the kernel which limits there are");
     }
+    found
+}
+
+/// Weights of block I/O and of single devices, which are in one file, and the rest.
+fn offered_v2(has: &dyn Fn(&str) -> bool) -> ((bool, bool), Controllers) {
+    let weighs = has("io.weight") || has("io.bfq.weight");
+    let controllers = Controllers {
+        memory: has("memory.max"),
+        swap: has("memory.swap.max"),
+        swappiness: false,
+        oom_kill_disable: false,
+        tcp_memory: false,
+        cpu: has("cpu.max"),
+        cpuset: has("cpuset.cpus"),
+        pids: has("pids.max"),
+        io_rates: has("io.max"),
+    };
+    ((weighs, weighs), controllers)
 }
 
 /// The bounding set of this process, as a mask.
@@ -98,7 +102,7 @@ impl Inner {
             defaults: &defaults,
             machine: &self.machine,
             runtimes: &runtimes,
-            cgroup_v2: runtime::cgroup::version() == Version::V2,
+            cgroup_v2: cgroup::version() == cgroup::Version::V2,
             hostname: hostname.trim(),
             find: &|name| -> Result<_, Error> {
                 Ok(lookup::container(&self.index, name)?.id().clone())
@@ -137,18 +141,29 @@ mod tests {
             assert_eq!(weights_v1(tree(files).path()), (both, both), "{files:?}");
         }
         for (files, both) in [
-            (
-                &["cgroup.controllers", "a/io.stat", "a/io.weight"][..],
-                true,
-            ),
-            (
-                &["a/io.stat", "a/io.bfq.weight", "b/cgroup.procs"][..],
-                true,
-            ),
-            (&["a/io.stat", "a/io.max"][..], false),
-            (&["cgroup.controllers", "a/cgroup.procs"][..], true),
+            (&["io.max", "io.weight"][..], true),
+            (&["io.max", "io.bfq.weight"][..], true),
+            (&["io.max"][..], false),
+            (&[][..], false),
         ] {
-            assert_eq!(weights_v2(tree(files).path()), (both, both), "{files:?}");
+            let (weights, _) = offered_v2(&|file| files.contains(&file));
+            assert_eq!(weights, (both, both), "{files:?}");
         }
+    }
+
+    /// With `swapaccount=0` and `cgroup_disable=io`, cgroup-v2.rst's files of memory, cpu, cpuset and pids.
+    #[test]
+    fn what_has_no_file_on_v2_cannot_be_limited() {
+        let files = ["memory.max", "cpu.max", "cpuset.cpus", "pids.max"];
+        let (_, found) = offered_v2(&|file| files.contains(&file));
+        let expected = Controllers {
+            swap: false,
+            swappiness: false,
+            oom_kill_disable: false,
+            tcp_memory: false,
+            io_rates: false,
+            ..crate::reference::machine().controllers
+        };
+        assert_eq!(found, expected);
     }
 }

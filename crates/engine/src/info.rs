@@ -33,8 +33,6 @@ pub struct Kernel {
     pub cgroup_v2: bool,
     /// Whether IPv4 packets are forwarded.
     pub ipv4_forwarding: bool,
-    /// What of cgroups can be limited.
-    pub controllers: Controllers,
 }
 
 /// The machine's word for the architecture, and Go's.
@@ -82,7 +80,6 @@ impl Kernel {
             memory_bytes: kib.unwrap_or(0) * 1024,
             cgroup_v2,
             ipv4_forwarding: text("/proc/sys/net/ipv4/ip_forward") == "1",
-            controllers: Controllers::read(),
         }
     }
 }
@@ -134,6 +131,8 @@ pub struct Daemon<'a> {
     pub insecure: &'a [String],
     /// What is amiss with this machine.
     pub warnings: &'a [String],
+    /// What of cgroups can be limited.
+    pub controllers: Controllers,
     /// The runtimes that containers may name; the first is the default.
     pub runtimes: &'a [&'a str],
 }
@@ -154,7 +153,7 @@ pub(crate) fn tasks() -> i64 {
 /// Renders `GET /info`. `now` is RFC 3339.
 pub fn info(daemon: &Daemon<'_>, kernel: &Kernel, counts: &Counts, now: String) -> SystemInfo {
     let v1 = !kernel.cgroup_v2;
-    let can = kernel.controllers;
+    let can = daemon.controllers;
     SystemInfo {
         id: daemon.id.to_owned(),
         containers: counts.running + counts.paused + counts.stopped,
@@ -235,6 +234,10 @@ fn warnings(daemon: &Daemon<'_>, can: Controllers) -> Vec<String> {
         (can.cpu, "cpu cfs period"),
         (can.cpu, "cpu shares"),
         (can.cpuset, "cpuset"),
+        (can.io_rates, "blkio throttle.read_bps_device"),
+        (can.io_rates, "blkio throttle.write_bps_device"),
+        (can.io_rates, "blkio throttle.read_iops_device"),
+        (can.io_rates, "blkio throttle.write_iops_device"),
     ];
     let missing = missing.into_iter().filter(|(there, _)| !there);
     let missing = missing.map(|(_, what)| format!("WARNING: No {what} support"));
@@ -404,6 +407,7 @@ mod tests {
             mirrors: &[],
             insecure: &["registry:5000".to_owned(), "10.0.0.0/8".to_owned()],
             warnings: &[],
+            controllers: crate::reference::machine().controllers,
             runtimes: &["runc", "cooper"],
         };
         let kernel = Kernel::read();
@@ -430,7 +434,7 @@ mod tests {
     #[test]
     fn what_cannot_be_limited_is_told() {
         let config = Config::new(Path::new("/"), Path::new("/"), Path::new("/"));
-        let daemon = Daemon {
+        let mut daemon = Daemon {
             id: "x",
             version: "0",
             config: &config,
@@ -439,12 +443,12 @@ mod tests {
             mirrors: &[],
             insecure: &[],
             warnings: &["own".to_owned()],
+            controllers: crate::reference::machine().controllers,
             runtimes: &["runc"],
         };
-        let mut kernel = Kernel::read();
-        kernel.controllers = crate::reference::machine().controllers;
-        (kernel.controllers.memory, kernel.controllers.swap) = (false, false);
-        let shown = info(&daemon, &kernel, &Counts::default(), String::new());
+        (daemon.controllers.memory, daemon.controllers.swap) = (false, false);
+        daemon.controllers.io_rates = false;
+        let shown = info(&daemon, &Kernel::read(), &Counts::default(), String::new());
         assert_eq!(
             (shown.memory_limit, shown.swap_limit, shown.pids_limit),
             (false, false, true)
@@ -452,6 +456,10 @@ mod tests {
         let told = [
             "WARNING: No memory limit support",
             "WARNING: No swap limit support",
+            "WARNING: No blkio throttle.read_bps_device support",
+            "WARNING: No blkio throttle.write_bps_device support",
+            "WARNING: No blkio throttle.read_iops_device support",
+            "WARNING: No blkio throttle.write_iops_device support",
             "own",
         ];
         assert_eq!(shown.warnings.unwrap(), told);

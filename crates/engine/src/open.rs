@@ -19,7 +19,7 @@ use crate::exec::Execs;
 use crate::index::Index;
 use crate::info::Kernel;
 use crate::networks::Networks;
-use crate::pool::Pool;
+use crate::pool::{self, Pool};
 use crate::{
     Class, Config, ContainerId, Defaults, Definition, Error, adopt, events, host, launch, networks,
     rest, sweep, volumes,
@@ -243,11 +243,15 @@ impl Inner {
         let networks = Networks::open(&config, &db)?;
         let inner = Self {
             defaults: ArcSwap::from_pointee(config.defaults.clone()),
+            // The sweep knows a leftover of it by its name, as it does parked ones.
+            machine: host::machine(
+                &config.cgroup_parent,
+                &format!("{}probe", pool::cgroup_prefix(&id)),
+            ),
             config,
             db,
             images,
             puller,
-            machine: host::machine(),
             id,
             shim_program,
             bounding: host::bounding(),

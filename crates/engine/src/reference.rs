@@ -110,6 +110,7 @@ pub(crate) fn machine() -> Machine {
             cpu: true,
             cpuset: true,
             pids: true,
+            io_rates: true,
         },
     }
 }

@@ -244,6 +244,7 @@ impl Engine {
             mirrors: defaults.registries.mirrors(),
             insecure: defaults.registries.insecure(),
             warnings: &warnings,
+            controllers: self.inner().machine.controllers,
             runtimes: &crate::RUNTIMES,
         };
         let now = api::time::Time::from_unix_nanos(now_ns()).to_string();

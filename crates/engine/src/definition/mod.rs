@@ -128,6 +128,8 @@ pub struct Controllers {
     pub cpuset: bool,
     /// Processes.
     pub pids: bool,
+    /// Rates of block I/O.
+    pub io_rates: bool,
 }
 
 /// What a container is made from, besides the request.

@@ -303,7 +303,41 @@ fn check_io(
         );
         host_config.blkio_weight_device = Some(Vec::new());
     }
+    if !machine.controllers.io_rates {
+        discard_rates(host_config, warnings);
+    }
     Ok(())
+}
+
+fn discard_rates(host_config: &mut HostConfig, warnings: &mut Vec<String>) {
+    for (rates, what, name) in [
+        (
+            &mut host_config.blkio_device_read_bps,
+            "BPS Block I/O read",
+            "BPS read",
+        ),
+        (
+            &mut host_config.blkio_device_write_bps,
+            "BPS Block I/O write",
+            "BPS write",
+        ),
+        (
+            &mut host_config.blkio_device_read_iops,
+            "IOPS Block read",
+            "IOPS read",
+        ),
+        (
+            &mut host_config.blkio_device_write_iops,
+            "IOPS Block write",
+            "IOPS write",
+        ),
+    ] {
+        if rates.as_ref().is_some_and(|rates| !rates.is_empty()) {
+            let consequence = format!("Block I/O {name} limit discarded.");
+            warnings.push(lacking(&format!("{what} limit"), &consequence));
+            *rates = Some(Vec::new());
+        }
+    }
 }
 
 /// Fills in what follows from other values.
@@ -321,12 +355,15 @@ pub(super) fn fill_in(host_config: &mut HostConfig, machine: &Machine) {
 
 #[cfg(test)]
 mod tests {
+    use api::container::host_config::ThrottleDevice;
+
     use super::*;
 
     /// A Raspberry Pi as it comes. The words are moby's, `daemon/daemon_unix.go`.
     #[test]
     fn limits_that_the_kernel_cannot_set_are_taken_out_with_a_warning() {
         let mut machine = crate::reference::machine();
+        let rates = || Some(vec![ThrottleDevice::default()]);
         let asked = || HostConfig {
             memory: 64 << 20,
             memory_swap: 128 << 20,
@@ -336,6 +373,10 @@ mod tests {
             cpu_shares: 7,
             cpu_quota: 50_000,
             cpuset_cpus: "0".to_owned(),
+            blkio_device_read_bps: rates(),
+            blkio_device_write_bps: rates(),
+            blkio_device_read_iops: rates(),
+            blkio_device_write_iops: rates(),
             ..HostConfig::default()
         };
         let mut warnings = Vec::new();
@@ -350,6 +391,7 @@ mod tests {
             cpu: false,
             cpuset: false,
             pids: false,
+            io_rates: false,
         };
         let mut host_config = asked();
         check(&mut host_config, &mut warnings, &machine).unwrap();
@@ -364,10 +406,18 @@ mod tests {
                 "Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded.",
                 "Your kernel does not support CPU CFS scheduler. CPU period/quota discarded.",
                 "Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded.",
+                "Your kernel does not support BPS Block I/O read limit or the cgroup is not mounted. Block I/O BPS read limit discarded.",
+                "Your kernel does not support BPS Block I/O write limit or the cgroup is not mounted. Block I/O BPS write limit discarded.",
+                "Your kernel does not support IOPS Block read limit or the cgroup is not mounted. Block I/O IOPS read limit discarded.",
+                "Your kernel does not support IOPS Block write limit or the cgroup is not mounted. Block I/O IOPS write limit discarded.",
             ]
         );
         let left = HostConfig {
             memory_swap: -1,
+            blkio_device_read_bps: Some(Vec::new()),
+            blkio_device_write_bps: Some(Vec::new()),
+            blkio_device_read_iops: Some(Vec::new()),
+            blkio_device_write_iops: Some(Vec::new()),
             ..HostConfig::default()
         };
         assert_eq!(host_config, left);

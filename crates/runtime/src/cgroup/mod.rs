@@ -24,6 +24,8 @@ pub use memory_watch::MemoryWatch;
 pub use path::{CgroupPath, PARENT};
 pub use stats::{Blkio, BlkioEntry, Cpu, Memory, Pids, Stats};
 
+use sys::cgroupfs;
+
 use crate::oci;
 use group::Directory;
 
@@ -129,14 +131,22 @@ impl Cgroup {
         }
     }
 
+    /// Whether a control file is there: its controller is, and has been handed down to this group.
+    #[must_use]
+    pub fn has_file(&self, file: &str) -> bool {
+        let directories = self.directories().iter();
+        let mut found = directories.map(|directory| cgroupfs::exists(directory.dir.as_fd(), file));
+        found.any(|found| found.unwrap_or(false))
+    }
+
     fn write_to(&self, directory: &Directory, file: &str, value: &str) -> Result<(), Error> {
-        sys::cgroupfs::write(directory.dir.as_fd(), file, value).map_err(|source| {
+        cgroupfs::write(directory.dir.as_fd(), file, value).map_err(|source| {
             directory.error(self.path(), &format!("write {value:?} to"), file, source)
         })
     }
 
     fn read_from(&self, directory: &Directory, file: &str) -> Result<String, Error> {
-        sys::cgroupfs::read(directory.dir.as_fd(), file)
+        cgroupfs::read(directory.dir.as_fd(), file)
             .map_err(|source| directory.error(self.path(), "read", file, source))
     }
 
