@@ -33,13 +33,16 @@ fn main() -> ExitCode {
     if name == "dockerd" {
         return server::daemon::main(std::iter::once(program).chain(words).collect());
     }
-    if name == "docker" {
+    let word = words.next();
+    let word = word.as_deref().and_then(std::ffi::OsStr::to_str);
+    // `docker daemon` is what dockerd was called before.
+    if name == "docker" && word != Some("daemon") {
         return wrong(
             "Cooper's own docker command line is not there yet: install Docker's (package docker-cli), \
              which works with this engine unchanged\n",
         );
     }
-    match words.next().as_deref().and_then(std::ffi::OsStr::to_str) {
+    match word {
         Some("daemon") => server::daemon::main(std::iter::once(program).chain(words).collect()),
         Some("runtime") => runtime::cli::main(std::iter::once(program).chain(words)),
         Some("shim") => shim::main(),

@@ -71,6 +71,10 @@ fn called_as_docker_it_says_where_that_is() {
         told.contains("not there yet") && told.contains("docker-cli"),
         "{told}"
     );
+    // What the service of 2015 starts (T1): the engine, whatever it is called.
+    let version = format!("cooper {}\n", env!("CARGO_PKG_VERSION"));
+    let (code, told, _) = run(&docker, &["daemon", "--version"]);
+    assert_eq!((code, told), (Some(0), version));
 }
 
 /// The first container of `cargo xtask run`.
