@@ -3,14 +3,30 @@
 use std::path::Path;
 
 use runtime::cgroup::{self, Cgroup, CgroupPath, has_controller};
+use sys::kernel::{self, Version};
 
 use crate::definition::{Controllers, Host, Machine, resources};
 use crate::open::Inner;
-use crate::{Error, lookup};
+use crate::{Class, Error, lookup};
 
 /// The runtimes that `HostConfig.Runtime` may name; the first is the default. `runc` is what clients that
 /// name Docker's default mean.
 pub const RUNTIMES: [&str; 3] = ["runc", "cooper", "io.containerd.runc.v2"];
+
+/// The oldest kernel that containers start on (DESIGN decision 1).
+const KERNEL_MIN: Version = (5, 10);
+
+/// Refuses a kernel that lacks what every container needs, in words and not by the errno of some later call.
+pub(crate) fn check_kernel(release: &str) -> Result<(), Error> {
+    let (major, minor) = KERNEL_MIN;
+    match kernel::version(release) {
+        Some(version) if version < KERNEL_MIN => Err(Error::new(
+            Class::Unavailable,
+            format!("Linux {release} is too old: Cooper needs Linux {major}.{minor} or newer"),
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
 
 /// Reads the machine's resources. On v2 it makes the cgroup `name` below `parent`, where containers are, and removes it.
 pub(crate) fn machine(parent: &str, name: &str) -> Machine {
@@ -165,5 +181,17 @@ mod tests {
             ..crate::reference::machine().controllers
         };
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn only_kernels_below_the_floor_are_refused() {
+        for release in ["5.10.0-32-amd64", "6.1.0", "10.0", "unknown"] {
+            assert!(check_kernel(release).is_ok(), "{release}");
+        }
+        for release in ["5.9.16", "5.4.0-150-generic", "4.18.0-553.el8.x86_64"] {
+            let told = check_kernel(release).unwrap_err().message;
+            let words = format!("Linux {release} is too old: Cooper needs Linux 5.10 or newer");
+            assert_eq!(told, words);
+        }
     }
 }

@@ -221,6 +221,7 @@ fn make_private(path: &std::path::Path, mode: u32) -> std::io::Result<()> {
 
 impl Inner {
     fn open(config: Config) -> Result<Self, Error> {
+        host::check_kernel(&sys::kernel::release())?;
         for (path, mode) in [
             (&config.data_root, DATA_ROOT_MODE),
             (&config.exec_root, EXEC_ROOT_MODE),

@@ -20,6 +20,7 @@ pub mod error;
 pub mod fault;
 pub mod file;
 pub mod inotify;
+pub mod kernel;
 pub mod limits;
 pub mod link;
 pub mod memory;

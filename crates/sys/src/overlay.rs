@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::kernel;
 use crate::mount::{self, Attributes, Depth, FSCONFIG_STRING_MAX, FsContext};
 
 /// How the kernel is told about the layers.
@@ -65,7 +66,7 @@ pub fn mount(request: &Request<'_>, forced: Option<Method>) -> io::Result<OwnedF
         Some(Method::Legacy) => return legacy(request),
         None => {}
     }
-    if LOWER_PLUS.load(Ordering::Relaxed) == 0 && is_older(&release(), LOWER_PLUS_SINCE) {
+    if LOWER_PLUS.load(Ordering::Relaxed) == 0 && is_older(&kernel::release(), LOWER_PLUS_SINCE) {
         LOWER_PLUS.store(2, Ordering::Relaxed);
     }
     if LOWER_PLUS.load(Ordering::Relaxed) != 2 && fits(request, longest_layer(request)) {
@@ -90,23 +91,9 @@ pub fn mount(request: &Request<'_>, forced: Option<Method>) -> io::Result<OwnedF
     by_string(request)
 }
 
-/// The running kernel's release, as `uname -r` says it.
-fn release() -> String {
-    rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// Whether a release is older than a version.
-fn is_older(release: &str, version: (u32, u32)) -> bool {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map_while(|number| number.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) => (major, minor) < version,
-        _ => false,
-    }
+/// Whether a release is older than a version; what cannot be read is not.
+fn is_older(release: &str, version: kernel::Version) -> bool {
+    kernel::version(release).is_some_and(|numbers| numbers < version)
 }
 
 fn by_string(request: &Request<'_>) -> io::Result<OwnedFd> {

@@ -3,6 +3,7 @@
 
 use runtime::oci;
 use serde::Deserialize;
+use sys::kernel::Version;
 
 use super::capabilities;
 use crate::launch::CREATE_FAILED;
@@ -152,12 +153,9 @@ struct Condition {
     min_kernel: Option<String>,
 }
 
-/// Two numbers of a kernel's version.
-type Kernel = (u32, u32);
-
 impl Condition {
     /// Whether the kernel is at least the one that is asked for; absent where none is.
-    fn is_new_enough(&self, kernel: Kernel) -> Result<Option<bool>, BadProfile> {
+    fn is_new_enough(&self, kernel: Version) -> Result<Option<bool>, BadProfile> {
         let Some(text) = self.min_kernel.as_deref().filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
@@ -172,13 +170,8 @@ impl Condition {
 }
 
 /// The kernel that runs; none is older than what cannot be read.
-fn running_kernel() -> Kernel {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|digits| digits.parse().unwrap_or(0));
-    let mut next = || numbers.next().unwrap_or(0);
-    (next(), next())
+fn running_kernel() -> Version {
+    sys::kernel::version(&sys::kernel::release()).unwrap_or_default()
 }
 
 /// The name that Docker's profiles give this machine.
@@ -189,7 +182,7 @@ const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") {
 };
 
 /// Reads a profile in Docker's form, for a container with these capabilities.
-fn profile(text: &str, names: &[String], kernel: Kernel) -> Result<oci::LinuxSeccomp, BadProfile> {
+fn profile(text: &str, names: &[String], kernel: Version) -> Result<oci::LinuxSeccomp, BadProfile> {
     let profile: Profile = serde_json::from_str(text)?;
     let rules = rules(profile.syscalls, names, kernel)?;
     if rules
@@ -225,7 +218,7 @@ fn profile(text: &str, names: &[String], kernel: Kernel) -> Result<oci::LinuxSec
 fn rules(
     given: Option<Vec<Rule>>,
     names: &[String],
-    kernel: Kernel,
+    kernel: Version,
 ) -> Result<Vec<oci::LinuxSyscall>, BadProfile> {
     let has = |wanted: &Option<Vec<String>>| wanted.iter().flatten().any(|cap| names.contains(cap));
     let is_here =
