@@ -112,12 +112,8 @@ fn fill_in_modes(
         host_config.ipc_mode.clone_from(&host.defaults.ipc_mode);
     }
     if host_config.cgroupns_mode.is_empty() {
-        let private = match &host.defaults.cgroupns_mode {
-            Some(mode) => mode == "private",
-            None => host.cgroup_v2,
-        };
-        let private = private && !host_config.privileged;
-        let mode = if private { "private" } else { "host" };
+        let default = host.defaults.cgroupns_mode.as_deref();
+        let mode = cgroup_namespace(default, host.cgroup_v2, host_config.privileged);
         mode.clone_into(&mut host_config.cgroupns_mode);
     }
     for link in host_config.links.iter_mut().flatten() {
@@ -137,6 +133,38 @@ fn fill_in_ulimits(host_config: &mut HostConfig, host: &Host<'_>) {
                 hard: *hard,
                 soft: *soft,
             });
+        }
+    }
+}
+
+/// What a container gets that does not say: on v1 never its own when it is privileged, as by moby's
+/// `adaptContainerSettings`.
+fn cgroup_namespace(default: Option<&str>, v2: bool, privileged: bool) -> &'static str {
+    let private = default.map_or(v2, |mode| mode == "private");
+    match private && (v2 || !privileged) {
+        true => "private",
+        false => "host",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cgroup_namespace;
+
+    #[test]
+    fn cgroup_namespaces_are_private_on_v2_for_privileged_containers_too() {
+        for (default, v2, privileged, mode) in [
+            (None, false, false, "host"),
+            (None, false, true, "host"),
+            (None, true, false, "private"),
+            (None, true, true, "private"),
+            (Some("private"), false, false, "private"),
+            (Some("private"), false, true, "host"),
+            (Some("host"), true, false, "host"),
+            (Some("host"), true, true, "host"),
+        ] {
+            let found = cgroup_namespace(default, v2, privileged);
+            assert_eq!(found, mode, "{default:?} {v2} {privileged}");
         }
     }
 }
