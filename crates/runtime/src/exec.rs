@@ -87,6 +87,11 @@ pub(crate) fn exec_with(request: Exec<'_>, preserve: u32) -> Result<Executed, Er
         peers: &[],
         gate: None,
     };
+    // Without the init the process cannot be made, and is told so then.
+    let beside = match sys::process::number_of(request.init) {
+        Ok(init) => request.cgroup.beside(init)?,
+        Err(_) => None,
+    };
     let mut files = launch::open_sources(&plan, given)?;
     let init = request
         .init
@@ -97,7 +102,7 @@ pub(crate) fn exec_with(request: Exec<'_>, preserve: u32) -> Result<Executed, Er
         plan: &plan,
         seccomp: seccomp.as_deref(),
         files,
-        cgroup: request.cgroup,
+        cgroup: beside.as_ref().unwrap_or(request.cgroup),
         during: DURING,
     };
     let channels = sys::socket::message_pair().map_err(host("make the channel"))?;

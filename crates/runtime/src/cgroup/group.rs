@@ -1,6 +1,7 @@
 //! The directories of one cgroup: making, opening, renaming, joining and removing them.
 
 mod below;
+mod divided;
 mod make;
 
 use std::io;
