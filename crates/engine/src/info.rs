@@ -119,6 +119,8 @@ pub struct Daemon<'a> {
     pub id: &'a str,
     /// The release of dockerd that clients take this for.
     pub version: &'a str,
+    /// The file system of the data root, by name.
+    pub backing_filesystem: &'a str,
     /// Directories.
     pub config: &'a Config,
     /// Settings that may change.
@@ -135,6 +137,14 @@ pub struct Daemon<'a> {
     pub controllers: Controllers,
     /// The runtimes that containers may name; the first is the default.
     pub runtimes: &'a [&'a str],
+}
+
+/// The name of the file system that the data root is on. Blocks.
+pub(crate) fn backing_filesystem(data_root: &Path) -> &'static str {
+    let opened = std::fs::File::open(data_root);
+    opened
+        .and_then(sys::file::filesystem_name)
+        .unwrap_or("<unknown>")
 }
 
 /// Descriptors this process has open; that of the listing itself is not counted.
@@ -162,7 +172,7 @@ pub fn info(daemon: &Daemon<'_>, kernel: &Kernel, counts: &Counts, now: String) 
         containers_stopped: counts.stopped,
         images: counts.images,
         driver: STORAGE_DRIVER.to_owned(),
-        driver_status: Some(driver_status()),
+        driver_status: Some(driver_status(daemon.backing_filesystem)),
         plugins: plugins(),
         memory_limit: can.memory,
         swap_limit: can.swap,
@@ -252,8 +262,9 @@ fn security_options(kernel: &Kernel) -> Vec<String> {
     options
 }
 
-fn driver_status() -> Vec<[String; 2]> {
+fn driver_status(backing_filesystem: &str) -> Vec<[String; 2]> {
     [
+        ("Backing Filesystem", backing_filesystem),
         ("Supports d_type", "true"),
         ("Using metacopy", "false"),
         ("Native Overlay Diff", "true"),
@@ -401,6 +412,7 @@ mod tests {
         let daemon = Daemon {
             id: "x",
             version: "0",
+            backing_filesystem: "extfs",
             config: &config,
             defaults: &defaults,
             debug: false,
@@ -437,6 +449,7 @@ mod tests {
         let mut daemon = Daemon {
             id: "x",
             version: "0",
+            backing_filesystem: "extfs",
             config: &config,
             defaults: &Defaults::default(),
             debug: false,

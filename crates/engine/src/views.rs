@@ -238,6 +238,7 @@ impl Engine {
         let daemon = Daemon {
             id: &self.inner().id,
             version: DOCKER_RELEASE,
+            backing_filesystem: info::backing_filesystem(&self.config().data_root),
             config: self.config(),
             defaults: &defaults,
             debug: defaults.debug,

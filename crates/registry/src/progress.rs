@@ -12,7 +12,7 @@ const UPDATE_EVERY: Duration = Duration::from_millis(100);
 pub enum Progress {
     /// A line about the whole pull, with the tag or digest it is about, if any.
     Status {
-        /// The tag in `Pulling from …`.
+        /// The tag, or the reference with a digest, in `Pulling from …`.
         id: Option<String>,
         /// The words.
         status: String,

@@ -112,7 +112,7 @@ impl Puller {
                 Err(error) if tries.goes_on(&remote, &error) => tries.failed(remote, error),
                 Err(error @ remote::Error::Digest { .. }) => {
                     // dockerd has said what it pulls before it looks at what came.
-                    begin(progress, &reference, reference.digest()).await?;
+                    begin(progress, &reference).await?;
                     return Err(error.into());
                 }
                 Err(error) => return Err(tries.explain(&reference, &remote, error)),
@@ -187,7 +187,7 @@ impl Puller {
         let from = document.digest.clone();
         // What is no manifest at all is refused before a word was said.
         parsed(&document)?;
-        begin(progress, reference, Some(&from)).await?;
+        begin(progress, reference).await?;
         self.keep(&lease, &document).await?;
         let (manifest_digest, manifest) =
             self.choose(&lease, remote, document, asked.request).await?;
@@ -342,15 +342,14 @@ impl Puller {
     }
 }
 
-/// The first line of a pull.
-async fn begin(
-    progress: &Sender<Progress>,
-    reference: &Reference,
-    digest: Option<&Digest>,
-) -> Result<(), Gone> {
-    let name = reference.tag().or(digest.map(Digest::as_str));
+/// The first line of a pull, about a tag, or about the whole reference when it is a digest's.
+async fn begin(progress: &Sender<Progress>, reference: &Reference) -> Result<(), Gone> {
+    let name = match reference.digest() {
+        Some(_) => Some(reference.familiar()),
+        None => reference.tag().map(str::to_owned),
+    };
     let status = format!("Pulling from {}", reference.path());
-    tell(progress, name.map(str::to_owned), status).await
+    tell(progress, name, status).await
 }
 
 /// Runs blocking work of the store on its own thread.

@@ -8,8 +8,8 @@ mod tree;
 
 pub use attributes::{
     Filesystem, Kind, Stat, Time, chmod, chmod_at, chown, chown_at, chown_user, filesystem,
-    may_execute, set_time, set_time_at, set_xattr, set_xattr_at, stat, stat_at, umask, xattr,
-    xattr_names,
+    filesystem_name, may_execute, set_time, set_time_at, set_xattr, set_xattr_at, stat, stat_at,
+    umask, xattr, xattr_names,
 };
 pub use tree::{Remains, names_in, remove_tree, remove_tree_counted, remove_tree_held};
 

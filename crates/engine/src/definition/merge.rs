@@ -49,6 +49,9 @@ fn unite(own: &mut Option<BTreeMap<String, Empty>>, image: &BTreeMap<String, Val
     if !image.is_empty() {
         let own = own.get_or_insert_default();
         own.extend(image.keys().map(|key| (key.clone(), Empty::default())));
+    } else if own.as_ref().is_some_and(BTreeMap::is_empty) {
+        // The image's nothing in the place of the request's.
+        *own = None;
     }
 }
 

@@ -45,13 +45,12 @@ impl Store {
     /// # Errors
     /// [`Error::Db`].
     pub fn commit(&self, images: &[NewImage]) -> Result<Vec<Moved>, Error> {
-        let now = now_ns();
         let moved = self.db().write_synced::<_, Error>(|tx| {
             let mut moved = Vec::new();
             for image in images {
                 insert_image(tx, image)?;
                 for name in &image.names {
-                    moved.extend(set_name(tx, &image.id, name, now)?);
+                    moved.extend(set_name(tx, &image.id, name)?);
                 }
             }
             Ok(moved)
@@ -76,7 +75,10 @@ impl Store {
             if rows::image(tx, image.as_str())?.is_none() {
                 return Err(Error::NoSuchImage(image.to_string()));
             }
-            set_name(tx, image, &reference, now_ns())
+            // When somebody tagged it: names that come with a pull or a load do not count.
+            let sql = "UPDATE images SET last_tagged_ns = ?2 WHERE id = ?1";
+            tx.execute(sql, params![image.as_str(), now_ns()])?;
+            set_name(tx, image, &reference)
         })?;
         sys::fault!("image.tagged");
         Ok(moved.map(|moved| moved.from))
@@ -145,7 +147,6 @@ fn set_name(
     connection: &Connection,
     image: &Digest,
     reference: &Reference,
-    now: i64,
 ) -> Result<Option<Moved>, Error> {
     let name = stored_name(reference);
     let before = rows::by_name(connection, &name)?;
@@ -154,8 +155,6 @@ fn set_name(
          ON CONFLICT (reference) DO UPDATE SET image = excluded.image",
         params![name, image.as_str()],
     )?;
-    let sql = "UPDATE images SET last_tagged_ns = ?2 WHERE id = ?1";
-    connection.execute(sql, params![image.as_str(), now])?;
     match before {
         Some(from) if from != image.as_str() => Ok(Some(Moved {
             reference: reference.clone(),

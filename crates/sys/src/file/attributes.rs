@@ -322,6 +322,25 @@ pub fn filesystem(file: impl AsFd) -> io::Result<(Filesystem, bool)> {
     Ok((kind, read_only))
 }
 
+/// The name of the file system that `file` is on, as Docker's `info` gives it (moby `daemon/graphdriver`, `FsNames`).
+///
+/// # Errors
+/// The errno of `fstatfs(2)`.
+pub fn filesystem_name(file: impl AsFd) -> io::Result<&'static str> {
+    Ok(match fs::fstatfs(&file)?.f_type {
+        0x9123_683e => "btrfs",
+        0xef53 => "extfs",
+        0xf2f5_2010 => "f2fs",
+        0x6573_5546 => "fuse",
+        0x6969 => "nfs",
+        0x794c_7630 => "overlayfs",
+        0x0102_1994 => "tmpfs",
+        0x5846_5342 => "xfs",
+        0x2fc1_2fc1 => "zfs",
+        _ => "<unknown>",
+    })
+}
+
 /// Whether the effective user may execute `path`.
 #[must_use]
 pub fn may_execute(path: &Path) -> bool {
