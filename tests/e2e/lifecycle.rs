@@ -228,3 +228,30 @@ fn a_size_that_cannot_be_measured_is_an_error_and_not_zero() {
     assert_eq!(refused.status, 500, "{}", refused.text());
     client.get("/containers/json?all=1").expect(200);
 }
+
+/// A container must not be able to write the binary that its first process shows.
+#[test]
+fn shims_and_inits_run_from_a_sealed_binary() {
+    let Some(daemon) = daemon() else { return };
+    let id = daemon.run(&serde_json::json!({
+        "Image": "busybox", "Cmd": ["sleep", "600"],
+        "HostConfig": {"NetworkMode": "none", "Init": true},
+    }));
+    let inspected = daemon.client().get(&format!("/containers/{id}/json"));
+    let init = inspected.expect(200).json()["State"]["Pid"].to_string();
+    let stat = std::fs::read_to_string(format!("/proc/{init}/stat")).expect("the init runs");
+    let parent = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.split(' ').nth(1));
+    for pid in [init.as_str(), parent.expect("a parent")] {
+        let opened = std::fs::File::options()
+            .write(true)
+            .open(format!("/proc/{pid}/exe"));
+        let error = opened.expect_err("nobody can write our binary");
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::ReadOnlyFilesystem,
+            "{error}"
+        );
+    }
+}

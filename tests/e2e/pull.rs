@@ -100,6 +100,14 @@ impl Registry {
         );
     }
 
+    /// The digest of the manifest that `name:tag` has here.
+    pub(crate) fn digest(&self, name: &str) -> String {
+        let image = format!("docker://{}/{name}", self.address);
+        let inspect = ["inspect", "--tls-verify=false", "--format={{.Digest}}"];
+        let printed = run("/usr/bin/skopeo", &[&inspect[..], &[&image]].concat(), &[]);
+        printed.trim().to_owned()
+    }
+
     /// A busybox below `layers` more layers of `bytes` noise each, under `name:tag`.
     fn push_layers(&self, name: &str, layers: u8, bytes: usize) {
         let mut all = vec![archive::layer(&archive::busybox())];

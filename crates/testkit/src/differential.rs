@@ -222,7 +222,12 @@ fn is_time(text: &str) -> bool {
 }
 
 /// Collects (place, in `a`, in `b`) wherever two values differ: missing keys, types, values, order of keys.
-fn compare_values(place: &str, a: &Value, b: &Value, found: &mut Vec<(String, String, String)>) {
+pub fn compare_values(
+    place: &str,
+    a: &Value,
+    b: &Value,
+    found: &mut Vec<(String, String, String)>,
+) {
     match (a, b) {
         (Value::Object(left), Value::Object(right)) => {
             for (key, value) in left {
