@@ -25,6 +25,8 @@ pub(crate) enum Normal {
     Order,
     /// How often one line came.
     Repeats,
+    /// How much an engine holds in all: others use the reference at the same time.
+    Held,
 }
 
 /// What nearly every line needs.
@@ -95,6 +97,10 @@ impl Normal {
                 lines.sort_unstable();
                 lines.join("\n")
             }
+            Self::Held => lines(text, |line| {
+                let counted = r"^( *)(Containers|Running|Paused|Stopped|Images): \d+$";
+                replaced(line, counted, "$1$2: <count>")
+            }),
             Self::Repeats => {
                 let mut lines: Vec<&str> = text.split('\n').collect();
                 lines.dedup();
