@@ -24,7 +24,7 @@ fn body(command: &[&str], limits: &Value) -> Value {
 }
 
 /// A file of a container's cgroup, by its names in version 2 and in version 1 (with the controller before it).
-fn kernel_file(daemon: &TestDaemon, id: &str, v2: &str, v1: &str) -> String {
+pub(crate) fn kernel_file(daemon: &TestDaemon, id: &str, v2: &str, v1: &str) -> String {
     let root = Path::new("/sys/fs/cgroup");
     let below = PathBuf::from(daemon.cgroup_parent().trim_start_matches('/')).join(id);
     let path = if root.join("cgroup.controllers").exists() {

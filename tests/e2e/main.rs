@@ -13,6 +13,7 @@ mod docker_py;
 mod kill_matrix;
 mod lifecycle;
 mod limits;
+mod machine;
 mod network;
 mod pull;
 mod races;

@@ -28,9 +28,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How much longer everything takes in the emulated machine of `cargo xtask vm`.
 const EMULATED_TIMES: u32 = 10;
 
+/// Whether this is the emulated machine of `cargo xtask vm`.
+pub fn is_emulated() -> bool {
+    std::env::var_os("COOPER_VM").is_some()
+}
+
 /// A limit that is right for this machine.
 pub fn patience(limit: Duration) -> Duration {
-    if std::env::var_os("COOPER_VM").is_some() {
+    if is_emulated() {
         limit * EMULATED_TIMES
     } else {
         limit
