@@ -3,6 +3,7 @@
 
 mod bodies;
 mod names;
+mod starts;
 mod values;
 
 use serde_json::{Value, json};

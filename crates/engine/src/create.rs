@@ -198,7 +198,7 @@ fn fill(
         .map_err(|source: image::DigestError| Error::internal("read the image's id", source))?;
     let held = engine.images.hold(&image, definition.id.as_str())?;
     sys::fault!("engine.create.held");
-    files::make(engine, definition, name)?;
+    files::make(engine, definition, name, &held)?;
     sys::fault!("engine.create.files");
     volumes::take(engine, &definition.id, wanted, &held)
 }

@@ -10,10 +10,10 @@
 //! Everything here blocks.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use sys::file::{self, Durability, Remains};
+use sys::file::{self, Durability, Kind, Remains};
 
 use crate::definition::Definition;
 use crate::error::Error;
@@ -34,6 +34,10 @@ const ROOT_MODE: u32 = 0o755;
 const DOCKER_ENV: &[u8] = b".dockerenv";
 const DOCKER_ENV_MODE: u32 = 0o755;
 
+/// What older programs read for the mount table, in every container of Docker's whatever the image has there.
+const MTAB: (&[u8], &[u8]) = (b"mtab", b"/proc/mounts");
+const ETC: &[u8] = b"etc";
+
 /// Files that the container reads.
 const READABLE_MODE: u32 = 0o644;
 
@@ -41,7 +45,12 @@ const READABLE_MODE: u32 = 0o644;
 const PRIVATE_MODE: u32 = 0o600;
 
 /// Makes a container's directory with all that does not change from run to run.
-pub(crate) fn make(engine: &Inner, definition: &Definition, name: &str) -> Result<(), Error> {
+pub(crate) fn make(
+    engine: &Inner,
+    definition: &Definition,
+    name: &str,
+    held: &image::Held,
+) -> Result<(), Error> {
     let path = engine.config.container_dir(&definition.id);
     let failed = |source| Error::internal(format!("make {}", path.display()), source);
     let parent = file::open_directory(&engine.config.containers_dir()).map_err(failed)?;
@@ -52,8 +61,38 @@ pub(crate) fn make(engine: &Inner, definition: &Definition, name: &str) -> Resul
     file::make_directory_at(directory.as_fd(), b"upper", ROOT_MODE).map_err(failed)?;
     let root = file::open_directory_at(directory.as_fd(), b"upper").map_err(failed)?;
     file::create_file_at(root.as_fd(), DOCKER_ENV, DOCKER_ENV_MODE).map_err(failed)?;
+    make_mtab(root.as_fd(), held).map_err(failed)?;
     file::make_directory_at(directory.as_fd(), b"work", ROOT_MODE).map_err(failed)?;
     write_definition(engine, definition, name)
+}
+
+/// Makes `/etc/mtab` in a container's own layer, below a directory with the attributes of the image's.
+fn make_mtab(root: BorrowedFd<'_>, held: &image::Held) -> io::Result<()> {
+    let mut attributes = None;
+    // The uppermost layer that says something about it has the last word.
+    for layer in held.readable() {
+        let layer = file::open_directory(&held.layers_dir.join(layer))?;
+        match file::stat_at(layer.as_fd(), ETC) {
+            Ok(found) => {
+                attributes = Some(found);
+                break;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match attributes.as_ref().map(|found| &found.kind) {
+        Some(Kind::Directory | Kind::Character { .. }) | None => {}
+        // A link may lead anywhere.
+        Some(_) => return Ok(()),
+    }
+    file::make_directory_at(root, ETC, ROOT_MODE)?;
+    let etc = file::open_directory_at(root, ETC)?;
+    if let Some(found) = attributes.filter(|found| found.kind == Kind::Directory) {
+        file::chown_at(etc.as_fd(), b"", found.uid, found.gid)?;
+        file::chmod(&etc, found.mode)?;
+    }
+    file::symlink_at(etc.as_fd(), MTAB.0, MTAB.1)
 }
 
 /// Writes `container.json`, which outlives the database.

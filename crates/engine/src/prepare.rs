@@ -156,7 +156,17 @@ fn joined(
         let Some(name) = mode.strip_prefix("container:") else {
             continue;
         };
-        let container = lookup::container(&engine.index, name)?;
+        let found = lookup::container(&engine.index, name);
+        let container = found.map_err(|error| match mode == &host.network_mode {
+            true => {
+                let words = "joining network namespace of container";
+                Error::new(
+                    crate::Class::Internal,
+                    format!("{words}: {}", error.message),
+                )
+            }
+            false => error,
+        })?;
         let snapshot = container.snapshot();
         // One that does not run is no peer: the specification says so in Docker's words.
         let Some(process) = first_process(engine, &snapshot)? else {
@@ -238,7 +248,7 @@ fn write_network_files(
         Servers::All => read_of_host("/etc/resolv.conf"),
         Servers::Reachable => network::host_resolv_conf(),
     };
-    let resolver = network::resolv_conf(&resolver, &dns(engine, definition), usable);
+    let resolver = network::resolv_conf(&resolver, &dns(engine, definition)?, usable);
     files::write_readable(engine, id, "resolv.conf", &resolver)
 }
 
@@ -264,19 +274,24 @@ fn read_of_host(path: &str) -> String {
 }
 
 /// The resolver's settings: the container's own, else the daemon's.
-fn dns(engine: &Inner, definition: &Definition) -> Dns {
+fn dns(engine: &Inner, definition: &Definition) -> Result<Dns, Error> {
     let defaults = engine.defaults.load();
     let host = &definition.host_config;
     let own = |wanted: &Option<Vec<String>>, default: &[String]| match wanted {
         Some(list) if !list.is_empty() => list.clone(),
         Some(_) | None => default.to_vec(),
     };
-    Dns {
-        servers: own(&host.dns, &defaults.dns)
-            .iter()
-            .filter_map(|server| server.parse().ok())
-            .collect(),
+    let mut servers = Vec::new();
+    for server in own(&host.dns, &defaults.dns) {
+        let address = crate::networks::go_address(&server).map_err(|why| {
+            let words = format!("bad nameserver address {server}: {why}");
+            Error::new(crate::Class::Internal, words)
+        })?;
+        servers.push(address);
+    }
+    Ok(Dns {
+        servers,
         search: own(&host.dns_search, &defaults.dns_search),
         options: own(&host.dns_options, &defaults.dns_options),
-    }
+    })
 }

@@ -367,6 +367,7 @@ fn point(mount: &Mount, mode: &str) -> Result<MountPoint, Error> {
                 propagation.to_owned()
             };
         }
+        "image" => point.name.clone_from(&mount.source),
         "volume" => {
             if !mount.source.is_empty() {
                 check_volume_name(&mount.source)?;

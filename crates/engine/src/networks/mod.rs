@@ -7,6 +7,7 @@
 //! An engine whose bridge could not be made works all the same: what starts on the bridge is refused with the
 //! reason, and `info` warns of it.
 
+mod address;
 mod ports;
 pub(crate) mod render;
 mod shown;
@@ -26,6 +27,7 @@ use shim::protocol::{FORWARDS_MAX, ForwardSpec};
 use sys::clock::now_ns;
 use tokio::sync::Notify;
 
+pub(crate) use self::address::go_address;
 use crate::config::{self, Config};
 use crate::error::Chain;
 use crate::events;

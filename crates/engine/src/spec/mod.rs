@@ -184,7 +184,7 @@ fn process(
                 .cloned()
                 .collect(),
         ))
-        .set_env(Some(environment(definition, identity)))
+        .set_env(Some(environment(definition, identity)?))
         .set_cwd(PathBuf::from(cwd))
         .set_capabilities(Some(held))
         .set_rlimits(rlimits(definition)?)
@@ -205,8 +205,8 @@ fn process(
     Ok(process)
 }
 
-/// The defaults, then the configuration's own; a name without a value removes a variable.
-fn environment(definition: &Definition, identity: &Identity) -> Vec<String> {
+/// The defaults, then the configuration's own; a name without a value removes a default.
+fn environment(definition: &Definition, identity: &Identity) -> Result<Vec<String>, Error> {
     let mut variables = vec![PATH.to_owned()];
     let hostname = identity
         .hostname
@@ -216,24 +216,50 @@ fn environment(definition: &Definition, identity: &Identity) -> Vec<String> {
     if definition.config.tty {
         variables.push("TERM=xterm".to_owned());
     }
+    let defaults = variables.len();
+    let mut removed = vec![false; defaults];
     for own in definition.config.env.iter().flatten() {
-        let name = own.split_once('=').map_or(own.as_str(), |(name, _)| name);
-        let is_same = |known: &String| {
-            known
-                .split_once('=')
-                .is_some_and(|(known, _)| known == name)
-        };
-        let at = variables.iter().position(is_same);
-        match (own.contains('='), at) {
-            (true, Some(at)) => variables[at].clone_from(own),
+        let name = name_of(own);
+        let default = variables[..defaults]
+            .iter()
+            .position(|known| name_of(known) == name);
+        match (own.contains('='), default) {
+            (true, Some(at)) => (variables[at], removed[at]) = (own.clone(), false),
             (true, None) => variables.push(own.clone()),
-            (false, Some(at)) => {
-                variables.remove(at);
-            }
+            (false, Some(at)) => removed[at] = true,
             (false, None) => {}
         }
     }
-    variables
+    let removed = removed.into_iter().chain(std::iter::repeat(false));
+    let mut kept: Vec<String> = Vec::with_capacity(variables.len());
+    for (variable, _) in variables
+        .into_iter()
+        .zip(removed)
+        .filter(|(_, removed)| !removed)
+    {
+        if let Some(why) = broken(&variable) {
+            return Err(failed(why));
+        }
+        // Of two with one name the last counts, at its own place (runc).
+        kept.retain(|known| name_of(known) != name_of(&variable));
+        kept.push(variable);
+    }
+    Ok(kept)
+}
+
+fn name_of(variable: &str) -> &str {
+    variable.split_once('=').map_or(variable, |(name, _)| name)
+}
+
+/// What no process can be given.
+fn broken(variable: &str) -> Option<String> {
+    let name = name_of(variable);
+    variable.contains('\0').then(|| {
+        format!(
+            "{CREATE_FAILED}unable to start container process: error during container init: invalid environment \
+             variable {name:?}: contains nul byte (\\x00)"
+        )
+    })
 }
 
 /// A name that is none is runc's to refuse; numbers that make no sense are the kernel's.

@@ -239,7 +239,8 @@ fn tmpfs(target: &str, options: &str) -> Result<oci::Mount, Error> {
         .map(str::to_owned)
         .collect();
     if let Some(word) = words.iter().find(|word| !is_tmpfs_option(word)) {
-        return Err(failed(format!("invalid tmpfs option \"{word}\"")));
+        let name = word.split('=').next().unwrap_or_default();
+        return Err(failed(format!("invalid tmpfs option \"{name}\"")));
     }
     Ok(merged_tmpfs(&crate::definition::api_path(target), &words))
 }

@@ -105,7 +105,8 @@ fn throttles(
 }
 
 fn throttled(path: &str) -> Result<Device, Error> {
-    let found = devices::at(Path::new(path)).map_err(|error| failed(go_errno(&error)))?;
+    let found = devices::at(Path::new(path))
+        .map_err(|error| failed(format!("stat {path}: {}", go_errno(&error))))?;
     found
         .into_iter()
         .next()

@@ -129,6 +129,15 @@ fn check(from: &Source<'_>) -> Result<(), String> {
             return Err(format!("bad attribute format: {label}"));
         }
     }
+    if let Some(parent) = from.text("cgroup-parent") {
+        let mut steps = parent.split('/').filter(|step| !matches!(*step, "" | "."));
+        let first = steps.next();
+        if first.is_none() || first.into_iter().chain(steps).any(|step| step == "..") {
+            return Err(format!(
+                "invalid cgroup-parent {parent:?}: it must name a group below the top one, such as /cooper"
+            ));
+        }
+    }
     let one_of = |name: &str, known: [&str; 2]| {
         from.text(name)
             .filter(|text| !text.is_empty() && !known.contains(&text.as_str()))

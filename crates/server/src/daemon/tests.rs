@@ -296,6 +296,15 @@ fn values_that_cannot_be_meant_are_refused() {
             "invalid mirror: no scheme specified for \"foo\": must use either 'https://' or 'http://'",
         ),
         (r#"{"labels":["a"]}"#, "bad attribute format: a"),
+        // Ours: containers of dockerd's are in the group that it is told, too, but nothing of its own is.
+        (
+            r#"{"cgroup-parent":"/"}"#,
+            "invalid cgroup-parent \"/\": it must name a group below the top one, such as /cooper",
+        ),
+        (
+            r#"{"cgroup-parent":"/a/../.."}"#,
+            "invalid cgroup-parent \"/a/../..\": it must name a group below the top one, such as /cooper",
+        ),
         (r#"{"log-level":"nope"}"#, "invalid logging level: nope"),
         (r#"{"mtu":-5}"#, "invalid default MTU: -5"),
         (

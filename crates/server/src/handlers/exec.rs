@@ -23,7 +23,11 @@ pub(crate) fn create(mut call: Call) -> Reply {
         if config.cmd.as_ref().is_none_or(Vec::is_empty) {
             return Err(Failure::invalid("No exec command specified"));
         }
-        DetachKeys::parse(&config.detach_keys).map_err(Failure::invalid)?;
+        if DetachKeys::parse(&config.detach_keys).is_err() {
+            // Of the same keys attach says other words, with another status.
+            let words = format!("Invalid escape keys ({}) provided", config.detach_keys);
+            return Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, words));
+        }
         policy::check(&Operation::Exec(&config))?;
         let id = call.engine()?.exec_create(&call.name, config).await?;
         Ok(json(StatusCode::CREATED, &ExecCreateResponse { id }))
