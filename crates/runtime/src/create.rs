@@ -154,7 +154,7 @@ pub(crate) fn create_with(request: Create<'_>, extra: Extra<'_>) -> Result<Init,
         cgroup: &prepared.cgroup,
         during: DURING,
     };
-    let launched = launch::launch(launch, (ours, theirs))?;
+    let mut launched = launch::launch(launch, (ours, theirs))?;
     let terminal = launched.until_ready(extra.hooks)?;
     // After the child made its devices and before any code of the container's (runc's order).
     if let Err(error) = prepared.cgroup.apply(&plan::resources::complete(spec)) {

@@ -106,7 +106,7 @@ pub(crate) fn exec_with(request: Exec<'_>, preserve: u32) -> Result<Executed, Er
         during: DURING,
     };
     let channels = sys::socket::message_pair().map_err(host("make the channel"))?;
-    let launched = launch::launch(launch, channels)?;
+    let mut launched = launch::launch(launch, channels)?;
     let terminal = launched.until_ready(&mut |_| Ok(()))?;
     if let Err(error) = launch::start(launched.channel.as_fd(), DURING) {
         launch::end(launched.pidfd.as_fd());

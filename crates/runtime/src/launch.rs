@@ -41,6 +41,8 @@ pub(crate) struct Launched {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) channel: OwnedFd,
+    /// What it has said already.
+    early: Vec<Report>,
     during: &'static str,
 }
 
@@ -232,9 +234,9 @@ pub(crate) fn launch(
     .map_err(host("clone3"))?;
     let first = Guard(Some(child.pidfd));
     if between {
-        let pid = pid_of_child(ours.as_fd(), during)?;
+        let (pid, early) = pid_of_child(ours.as_fd(), during)?;
         first.reap()?;
-        return begun(pid, ours, plan, during);
+        return begun(pid, early, ours, plan, during);
     }
     if awaits_maps {
         write_maps(child.pid, plan)?;
@@ -244,8 +246,15 @@ pub(crate) fn launch(
         pid: child.pid,
         pidfd: first.keep()?,
         channel: ours,
+        early: Vec::new(),
         during,
     })
+}
+
+/// Whether a child made by a process in between has to wait for what its caller writes about it. What it does without
+/// is what it may do before its start in any case.
+fn awaits_caller(plan: &Plan) -> bool {
+    plan.mappings.is_some() || plan.oom_score_by_parent.is_some()
 }
 
 fn say_continue(channel: BorrowedFd<'_>) -> Result<(), Error> {
@@ -279,17 +288,31 @@ impl<'a> Way<'a> {
     }
 }
 
-/// The pid that the process in between reports.
-pub(crate) fn pid_of_child(channel: BorrowedFd<'_>, during: &str) -> Result<u32, Error> {
-    match message::receive(channel).map_err(host("hear from the child"))? {
-        Report::Pid(pid) => Ok(pid),
-        Report::Failed(failure) => Err(failure.into_error(during)),
-        _ => Err(Error::Died),
+/// The pid that the process in between reports, and what its child was quicker to say.
+fn pid_of_child(channel: BorrowedFd<'_>, during: &str) -> Result<(u32, Vec<Report>), Error> {
+    let mut early = Vec::new();
+    loop {
+        match message::receive(channel).map_err(host("hear from the child"))? {
+            Report::Pid(pid) => return Ok((pid, early)),
+            Report::Gone => break,
+            said => early.push(said),
+        }
     }
+    // Without a child all that was said is why there is none.
+    Err(match early.pop() {
+        Some(Report::Failed(failure)) => failure.into_error(during),
+        _ => Error::Died,
+    })
 }
 
 /// A child made by another process has said its pid; it is ours, and not reaped, so the pid is still its.
-fn begun(pid: u32, channel: OwnedFd, plan: &Plan, during: &'static str) -> Result<Launched, Error> {
+fn begun(
+    pid: u32,
+    early: Vec<Report>,
+    channel: OwnedFd,
+    plan: &Plan,
+    during: &'static str,
+) -> Result<Launched, Error> {
     let pidfd = process::open_pidfd(pid).map_err(host("open the pidfd of the child"))?;
     let guard = Guard(Some(pidfd));
     if plan.mappings.is_some() {
@@ -297,11 +320,14 @@ fn begun(pid: u32, channel: OwnedFd, plan: &Plan, during: &'static str) -> Resul
     } else if let Some(score) = plan.oom_score_by_parent {
         write_oom_score(pid, score)?;
     }
-    say_continue(channel.as_fd())?;
+    if awaits_caller(plan) {
+        say_continue(channel.as_fd())?;
+    }
     Ok(Launched {
         pid,
         pidfd: guard.keep()?,
         channel,
+        early,
         during,
     })
 }
@@ -383,7 +409,7 @@ fn between(
             seccomp,
             files,
             channel: theirs,
-            await_caller: true,
+            await_caller: awaits_caller(plan),
         })
     })
     .map_err(|error| Failure::new("clone3", &error))?;
@@ -425,12 +451,14 @@ pub(crate) fn end(pidfd: BorrowedFd<'_>) {
 impl Launched {
     /// Waits until the child is ready; gives the master of its terminal. The child is ended on an error.
     pub(crate) fn until_ready(
-        &self,
+        &mut self,
         hooks: &mut dyn FnMut(u32) -> Result<(), Error>,
     ) -> Result<Option<OwnedFd>, Error> {
         let mut terminal = None;
+        let mut early = std::mem::take(&mut self.early).into_iter();
         let result = loop {
-            match message::receive(self.channel.as_fd()) {
+            let said = early.next().map(Ok);
+            match said.unwrap_or_else(|| message::receive(self.channel.as_fd())) {
                 Ok(Report::Terminal(master)) => terminal = Some(master),
                 Ok(Report::Hooks) => {
                     if let Err(error) =
@@ -470,5 +498,33 @@ pub(crate) fn start(channel: BorrowedFd<'_>, during: &str) -> Result<(), Error> 
                 return Err(Error::Died);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_may_speak_before_the_process_in_between() {
+        let (ours, theirs) = sys::socket::message_pair().unwrap();
+        message::send(theirs.as_fd(), &Report::Ready).unwrap();
+        message::send(theirs.as_fd(), &Report::Pid(7)).unwrap();
+        let (pid, early) = pid_of_child(ours.as_fd(), "").unwrap();
+        assert_eq!(pid, 7);
+        assert!(matches!(early[..], [Report::Ready]), "{early:?}");
+    }
+
+    #[test]
+    fn a_process_in_between_that_makes_no_child_says_why() {
+        let (ours, theirs) = sys::socket::message_pair().unwrap();
+        let failure = Failure::new("clone3", &io::Error::from_raw_os_error(12));
+        message::send(theirs.as_fd(), &Report::Failed(failure)).unwrap();
+        drop(theirs);
+        let error = pid_of_child(ours.as_fd(), "during: ").unwrap_err();
+        assert!(error.to_string().starts_with("during: clone3"), "{error}");
+        let (ours, theirs) = sys::socket::message_pair().unwrap();
+        drop(theirs);
+        assert!(matches!(pid_of_child(ours.as_fd(), ""), Err(Error::Died)));
     }
 }
