@@ -158,7 +158,10 @@ impl Engine {
                     tracing::debug!("the client of a load is gone");
                 }
             };
-            if let Err(error) = engine.images().load(&mut *archive, &mut tell)
+            let wanted = || !sender.is_closed();
+            if let Err(error) = engine
+                .images()
+                .load_while(&wanted, &mut *archive, &mut tell)
                 && sender.blocking_send(Err(error.into())).is_err()
             {
                 tracing::debug!("the client of a failed load is gone");

@@ -101,6 +101,9 @@ pub enum Error {
     /// The caller's stream failed while it was read.
     #[error("read the archive: {0}")]
     Read(#[source] io::Error),
+    /// Nobody wants what was being done any more.
+    #[error("the client left before the end")]
+    GivenUp,
     /// The state database.
     #[error("the image tables")]
     Db(#[from] db::Error),
@@ -118,6 +121,7 @@ impl Error {
             | Self::DigestMismatch { .. }
             | Self::Missing { .. }
             | Self::Manifest(_)
+            | Self::GivenUp
             | Self::Read(_) => ErrorKind::Invalid,
             Self::Layer { source, .. } => match source {
                 UnpackError::Extract(ExtractError::File { .. }) => ErrorKind::Internal,

@@ -31,7 +31,7 @@ pub use error::{Error, ErrorKind};
 pub use history::HistoryItem;
 pub use layers::{Unpacking, chain_ids};
 pub use lease::Lease;
-pub use load::{LoadProgress, Loaded};
+pub use load::{LoadProgress, Loaded, Wanted};
 pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, Reference, ReferenceError};
 pub use remove::{RemoveOptions, Removed};
 pub use store::{Held, Image, Layer, Moved, NewImage, Sizes, Store, Strays};

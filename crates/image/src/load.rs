@@ -71,18 +71,34 @@ impl Store {
         archive: &mut (dyn Read + Send),
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Vec<Loaded>, Error> {
+        self.load_while(&|| true, archive, progress)
+    }
+
+    /// As [`Store::load`], as long as somebody wants it; what it has made by then is garbage. Once the names move it
+    /// goes to its end.
+    ///
+    /// # Errors
+    /// As [`Store::load`], and [`Error::GivenUp`].
+    pub fn load_while(
+        &self,
+        wanted: Wanted<'_>,
+        archive: &mut (dyn Read + Send),
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Vec<Loaded>, Error> {
         let mut archive = Archive::read(self, archive)?;
         let plans = archive::plan(&mut archive)?;
         let lease = self.lease();
         for plan in &plans {
             for path in plan.files() {
+                go_on(wanted)?;
                 if let Some(blob) = archive.take(path) {
                     self.store_blob(&lease, blob)?;
                 }
             }
         }
         drop(archive);
-        let images = self.unpack_plans(&lease, &plans, progress)?;
+        let images = self.unpack_plans(&lease, &plans, wanted, progress)?;
+        go_on(wanted)?;
         let moved = self.commit(&images)?;
         for moved in moved {
             progress(LoadProgress::Renamed {
@@ -112,6 +128,7 @@ impl Store {
         &self,
         lease: &Lease,
         plans: &[Plan],
+        wanted: Wanted<'_>,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Vec<NewImage>, Error> {
         let blobs: Vec<&Digest> = plans.iter().flat_map(Plan::blobs).collect();
@@ -119,7 +136,7 @@ impl Store {
             let syncing = scope.spawn(|| self.sync_blobs(blobs.iter().copied()));
             let images: Result<Vec<NewImage>, Error> = plans
                 .iter()
-                .map(|plan| self.unpack_plan(lease, plan, progress))
+                .map(|plan| self.unpack_plan(lease, plan, wanted, progress))
                 .collect();
             let synced = syncing
                 .join()
@@ -132,6 +149,7 @@ impl Store {
         &self,
         lease: &Lease,
         plan: &Plan,
+        wanted: Wanted<'_>,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<NewImage, Error> {
         let unpacking = self.begin_unpack(lease, &plan.config.rootfs.diff_ids)?;
@@ -149,7 +167,10 @@ impl Store {
                 is_verified: *diff_id == layer.digest,
             });
         }
-        unpack_side_by_side(&unpacking, jobs, progress)?;
+        let unpacked = unpack_side_by_side(&unpacking, jobs, wanted, progress);
+        // A layer that was given up says so in words of its own.
+        go_on(wanted)?;
+        unpacked?;
         let numbers = unpacking.finish()?;
         let blobs = plan.layers.iter().map(|layer| Some(layer.digest.clone()));
         Ok(NewImage {
@@ -176,6 +197,7 @@ struct Job {
 fn unpack_side_by_side(
     unpacking: &Unpacking<'_>,
     mut jobs: Vec<Job>,
+    wanted: Wanted<'_>,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<(), Error> {
     jobs.sort_by_key(|job| std::cmp::Reverse(job.size_bytes));
@@ -193,7 +215,7 @@ fn unpack_side_by_side(
                     let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) else {
                         break;
                     };
-                    if let Err(error) = unpack_one(unpacking, job, &events) {
+                    if let Err(error) = unpack_one(unpacking, job, wanted, &events) {
                         lock(&failed).get_or_insert(error);
                     }
                 }
@@ -213,10 +235,12 @@ fn unpack_side_by_side(
 fn unpack_one(
     unpacking: &Unpacking<'_>,
     job: &Job,
+    wanted: Wanted<'_>,
     events: &SyncSender<LoadProgress>,
 ) -> Result<(), Error> {
     let input = Box::new(Counted {
         job,
+        wanted,
         events,
         done: 0,
         shown: None,
@@ -239,9 +263,20 @@ fn unpack_one(
     Ok(())
 }
 
-/// Reports how far a layer's blob was read.
+/// Whether a load shall go on; asked often, and from several threads.
+pub type Wanted<'a> = &'a (dyn Fn() -> bool + Sync);
+
+fn go_on(wanted: Wanted<'_>) -> Result<(), Error> {
+    match wanted() {
+        true => Ok(()),
+        false => Err(Error::GivenUp),
+    }
+}
+
+/// Reports how far a layer's blob was read; one that nobody wants any more is read no further.
 struct Counted<'a> {
     job: &'a Job,
+    wanted: Wanted<'a>,
     events: &'a SyncSender<LoadProgress>,
     done: u64,
     shown: Option<Instant>,
@@ -249,6 +284,9 @@ struct Counted<'a> {
 
 impl Read for Counted<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if !(self.wanted)() {
+            return Err(io::Error::other("the load was given up"));
+        }
         let length = (&self.job.input).read(into)?;
         self.done += u64::try_from(length).expect("usize fits u64");
         if self

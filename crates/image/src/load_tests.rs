@@ -433,3 +433,33 @@ fn a_download_goes_on_where_it_stopped() {
         "nothing needs the blob any more"
     );
 }
+
+/// A client may leave at any moment: what it wanted is nowhere then, or whole.
+#[test]
+fn a_load_that_nobody_wants_any_more_leaves_nothing() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    if !is_root() {
+        return;
+    }
+    let layer = |content| TarMaker::new().file_mode("file", 0o644, content).done();
+    let archive = docker_archive(&["a:1"], &[layer(b"one"), layer(b"two")]);
+    for allowed in 0.. {
+        let test = TestStore::new();
+        let asked = AtomicUsize::new(0);
+        let wanted = || asked.fetch_add(1, Ordering::Relaxed) < allowed;
+        let loaded = test
+            .store
+            .load_while(&wanted, &mut archive.as_slice(), &mut |_| {});
+        match loaded {
+            Ok(loaded) => {
+                assert!(allowed > 4, "it was hardly asked: {allowed}");
+                assert_eq!(loaded.len(), 1);
+                return;
+            }
+            Err(error) => assert!(matches!(error, Error::GivenUp), "{error}"),
+        }
+        assert_eq!(test.store.list().unwrap().len(), 0);
+        assert_eq!(test.files(), Vec::<String>::new(), "after {allowed}");
+    }
+}

@@ -147,7 +147,10 @@ fn progress(
     app.tasks().spawn(async move {
         let mut next = first;
         if next.is_none() {
-            next = messages.recv().await;
+            next = tokio::select! {
+                next = messages.recv() => next,
+                () = sender.closed() => return,
+            };
         }
         while let Some(message) = next {
             let message =
