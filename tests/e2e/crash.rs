@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::client::frames;
 use testkit::{Client, Options, TestDaemon, wait_until};
 
@@ -103,7 +103,34 @@ fn a_second_daemon_on_the_same_root_is_refused() {
         printed.contains(&daemon.data_root().display().to_string()),
         "{printed}"
     );
+    // It never listened: nobody waits for a daemon that never will be.
+    assert!(!printed.contains("API listen on"), "{printed}");
+    assert!(!daemon.directory().join("second.sock").exists());
     assert!(daemon.client().answers(), "the first daemon still answers");
+}
+
+/// dockerd answers them with 500, as its own failures; `"User": "a\0"` comes back in the words.
+#[test]
+fn mistakes_of_clients_are_no_errors_of_the_daemon() {
+    let Some(daemon) = daemon() else { return };
+    let client = daemon.client();
+    let mut settings = body(&["true"]);
+    settings["User"] = json!("a\0\u{7}b");
+    let id = daemon.create(&settings);
+    let start = |id: &str| client.post(&format!("/containers/{id}/start"), &Value::Null);
+    assert!(start(&id).status >= 400);
+    let mut settings = body(&["true"]);
+    settings["HostConfig"]["Dns"] = json!(["nowhere"]);
+    let id = daemon.create(&settings);
+    start(&id).expect(500);
+    let log = daemon.log();
+    assert!(
+        log.contains("INFO") && log.contains("bad nameserver address nowhere"),
+        "{log}"
+    );
+    assert!(!log.contains("ERROR"), "{log}");
+    let control = |c: char| c.is_control() && !matches!(c, '\n' | '\u{1b}');
+    assert!(!log.contains(control), "{log:?}");
 }
 
 fn sys_command(daemon: &TestDaemon) -> std::process::Output {

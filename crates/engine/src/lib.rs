@@ -67,7 +67,7 @@ pub use host::RUNTIMES;
 pub use id::ContainerId;
 pub use image_calls::Progress;
 pub use network::{Ipv4Net, Pool};
-pub use open::Engine;
+pub use open::{Claim, Engine};
 pub use state::{Attached, Bridged, Facts, Snapshot, Status};
 pub use views::LogStream;
 pub use wait::Waiting;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -94,8 +95,17 @@ impl Engine {
     /// Unavailable when another engine has the data root; Internal when directories or database cannot be
     /// opened.
     pub async fn open(config: Config) -> Result<Self, Error> {
+        let claim = Claim::take(&config).await?;
+        Self::open_claimed(config, claim).await
+    }
+
+    /// As [`Engine::open`], on a data root that is ours already.
+    ///
+    /// # Errors
+    /// Internal when directories or database cannot be opened.
+    pub async fn open_claimed(config: Config, claim: Claim) -> Result<Self, Error> {
         let opened = tokio::task::spawn_blocking(move || {
-            let inner = Inner::open(config)?;
+            let inner = Inner::open(config, claim)?;
             volumes::sweep(&inner)?;
             Ok::<_, Error>(inner)
         });
@@ -219,11 +229,32 @@ fn make_private(path: &std::path::Path, mode: u32) -> std::io::Result<()> {
     }
 }
 
+/// A data root that no other engine has, until it is dropped.
+#[derive(Debug)]
+pub struct Claim(File);
+
+impl Claim {
+    /// Makes the data root if it is not there and claims it. Waits a moment for an engine that is ending.
+    ///
+    /// # Errors
+    /// Unavailable when another engine has it; Internal when it cannot be made or locked.
+    pub async fn take(config: &Config) -> Result<Self, Error> {
+        let root = config.data_root.clone();
+        let taken = tokio::task::spawn_blocking(move || {
+            make_private(&root, DATA_ROOT_MODE)
+                .map_err(|source| Error::internal(format!("make {}", root.display()), source))?;
+            lock(&root).map(Self)
+        });
+        taken
+            .await
+            .map_err(|source| Error::internal("claim the data root", source))?
+    }
+}
+
 impl Inner {
-    fn open(config: Config) -> Result<Self, Error> {
+    fn open(config: Config, Claim(lock): Claim) -> Result<Self, Error> {
         host::check_kernel(&sys::kernel::release())?;
         for (path, mode) in [
-            (&config.data_root, DATA_ROOT_MODE),
             (&config.exec_root, EXEC_ROOT_MODE),
             (&config.containers_dir(), PRIVATE_MODE),
             (&config.run_dirs(), PRIVATE_MODE),
@@ -231,7 +262,6 @@ impl Inner {
             make_private(path, mode)
                 .map_err(|source| Error::internal(format!("make {}", path.display()), source))?;
         }
-        let lock = lock(&config)?;
         let db = Db::open(&config.data_root.join("cooper.db"))?;
         let (strays, finding) = strays(&config, &db)?;
         let images = image::Store::open(&config.data_root, db.clone(), strays)?;
@@ -440,8 +470,8 @@ fn engine_id(data_root: &std::path::Path) -> Result<String, Error> {
     Ok(id)
 }
 
-fn lock(config: &Config) -> Result<File, Error> {
-    let path = config.data_root.join("cooper.lock");
+fn lock(root: &Path) -> Result<File, Error> {
+    let path = root.join("cooper.lock");
     let failed = |source| Error::internal(format!("open {}", path.display()), source);
     let file = File::options()
         .create(true)
@@ -455,7 +485,7 @@ fn lock(config: &Config) -> Result<File, Error> {
             Class::Unavailable,
             format!(
                 "another Cooper is running on the data root {}: stop it, or choose another --data-root",
-                config.data_root.display()
+                root.display()
             ),
         )),
         Err(source) => Err(failed(source)),

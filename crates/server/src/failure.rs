@@ -114,11 +114,15 @@ pub(crate) fn status(class: Class) -> StatusCode {
 }
 
 impl From<engine::Error> for Failure {
-    /// The log gets the cause here, once; the client gets the words.
+    /// The log gets the cause here, once; the client gets the words. dockerd gives many a mistake of a client the status
+    /// of its own failures; one that has no cause in the engine is none.
     fn from(error: engine::Error) -> Self {
-        if error.class == Class::Internal {
-            let cause = error.source.as_deref().map(tracing::field::display);
-            tracing::error!(cause, "{}", error.message);
+        match (error.class, error.source.as_deref()) {
+            (Class::Internal, Some(cause)) => {
+                tracing::error!(cause = %cause, "{}", error.message);
+            }
+            (Class::Internal, None) => tracing::info!("refused: {}", error.message),
+            _ => {}
         }
         Self::new(status(error.class), error.message)
     }

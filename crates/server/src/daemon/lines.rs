@@ -4,7 +4,8 @@
 
 use std::io::{self, Write};
 
-/// Writes each event as one line; a line break inside of it becomes `\n` or `\r`.
+/// Writes each event as one line of text: a line break inside of it becomes `\n` or `\r`, another control byte `\x00`,
+/// or grep would take the log for a binary file. The subscriber has escaped ESC where it is not its own.
 pub(super) struct Lines<W>(pub(super) W);
 
 impl<W: Write> Write for Lines<W> {
@@ -19,7 +20,8 @@ impl<W: Write> Write for Lines<W> {
             match byte {
                 b'\n' => line.extend_from_slice(b"\\n"),
                 b'\r' => line.extend_from_slice(b"\\r"),
-                other => line.push(*other),
+                b'\t' | 0x1b | b' '..=b'~' | 0x80.. => line.push(*byte),
+                control => line.extend_from_slice(format!("\\x{control:02x}").as_bytes()),
             }
         }
         line.extend_from_slice(end);
@@ -40,12 +42,17 @@ mod tests {
     fn an_event_is_one_line() {
         let mut written = Vec::new();
         let mut lines = Lines(&mut written);
-        for event in ["plain\n", "a\nERROR forged\r\n", "no end"] {
+        for event in [
+            "plain\n",
+            "a\nERROR forged\r\n",
+            "a\0b\x07\x7f\tü\n",
+            "no end",
+        ] {
             lines.write_all(event.as_bytes()).unwrap();
         }
         assert_eq!(
             String::from_utf8(written).unwrap(),
-            "plain\na\\nERROR forged\\r\nno end"
+            "plain\na\\nERROR forged\\r\na\\x00b\\x07\\x7f\tü\nno end"
         );
     }
 }

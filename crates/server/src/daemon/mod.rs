@@ -1,7 +1,8 @@
 //! The daemon around the engine: flags, file, sockets, signals.
 //!
-//! Order: flags and file → log → pidfile → sockets → engine → accept. Sockets come before the engine, so a client that
-//! connects while containers are adopted waits in the socket's queue instead of being refused.
+//! Order: flags and file → log → pidfile → data root → sockets → engine → accept. Sockets come before the engine, so a
+//! client that connects while containers are adopted waits in the socket's queue instead of being refused; and after the
+//! lock of the data root, so that nobody waits for a daemon that never will be.
 
 mod flags;
 mod hosts;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::Engine;
+use engine::{Claim, Engine};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
@@ -122,7 +123,11 @@ impl Sources {
         };
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !asked => String::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !asked => {
+                // A flag alone is at fault then.
+                let all = flags::merge(&self.arguments, flags::from_file("")?)?;
+                return with_settings(all, |why| why);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(told(format!(
                     "open {}: no such file or directory",
@@ -138,15 +143,23 @@ impl Sources {
                 "merged configuration validation from file and command line flags failed: {why}"
             ))
         };
-        let settings = Settings::new(&all).map_err(merged)?;
-        let on_tcp = |host: &Host| matches!(host, Host::Tcp(_));
-        let tcp = match settings.hosts.iter().any(on_tcp) {
-            true => flags::Tcp::Listens,
-            false => flags::Tcp::None,
-        };
-        flags::refuse_restrictions(&all, tcp)?;
-        Ok((settings, all))
+        with_settings(all, merged)
     }
+}
+
+/// What the values mean; `told` says where those come from that mean nothing.
+fn with_settings(
+    all: Values,
+    told: impl FnOnce(String) -> String,
+) -> Result<(Settings, Values), String> {
+    let settings = Settings::new(&all).map_err(told)?;
+    let on_tcp = |host: &Host| matches!(host, Host::Tcp(_));
+    let tcp = match settings.hosts.iter().any(on_tcp) {
+        true => flags::Tcp::Listens,
+        false => flags::Tcp::None,
+    };
+    flags::refuse_restrictions(&all, tcp)?;
+    Ok((settings, all))
 }
 
 fn start(sources: &Sources) -> Result<(), String> {
@@ -188,13 +201,15 @@ fn start(sources: &Sources) -> Result<(), String> {
 
 async fn run(sources: &Sources, settings: Settings, level: Level) -> Result<(), String> {
     let app = App::new(settings.gate.clone());
-    let listeners = listen(&settings)?;
     let program =
         std::env::current_exe().map_err(|error| format!("find the program itself: {error}"))?;
+    let config = settings.engine(&program);
+    let claim = Claim::take(&config).await.map_err(|error| error.message)?;
+    let listeners = listen(&settings)?;
     // Before the engine: a reload that comes while containers are adopted must not end the daemon.
     let mut signals = Signals::listen()?;
     let engine = tokio::select! {
-        opened = Engine::open(settings.engine(&program)) => opened.map_err(|error| error.message)?,
+        opened = Engine::open_claimed(config, claim) => opened.map_err(|error| error.message)?,
         () = signals.ending() => {
             tracing::info!("Processing signal: the daemon stops before it began");
             return Ok(());

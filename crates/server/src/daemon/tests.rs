@@ -369,6 +369,10 @@ fn bad_values_are_refused_with_the_files_name() {
          open /nonexistent/x.json: no such file or directory"
     );
     assert_eq!(
+        read("--log-level x").unwrap_err(),
+        "invalid logging level: x"
+    );
+    assert_eq!(
         read("--config-file /dev/null --log-level x").unwrap_err(),
         "unable to configure the Docker daemon with file /dev/null: merged configuration validation from file \
          and command line flags failed: invalid logging level: x"
