@@ -25,7 +25,7 @@ pub(crate) struct Effects {
     previous: Option<oneshot::Receiver<()>>,
     /// Ends the launch under way.
     abort: CancellationToken,
-    /// Resolves when the last launch and what was watched of it is over.
+    /// Resolves when the last launch and what was watched of it, or what was adopted, is over.
     launched: Option<oneshot::Receiver<()>>,
 }
 
@@ -96,12 +96,12 @@ impl Effects {
         self.abort = CancellationToken::new();
         let abort = self.abort.clone();
         let (over, launched) = oneshot::channel::<()>();
-        self.launched = Some(launched);
+        let last = self.launched.replace(launched);
         self.engine.spawn(async move {
             // Dropped at the end, whatever that is.
             let _over = over;
             turn.await;
-            let launching = launch::launch(&engine, &container, &abort);
+            let launching = launch::launch(&engine, &container, last, &abort);
             let launched = match cause {
                 Cause::Boot => in_turn(&engine.boot_launches, &abort, launching).await,
                 Cause::Start | Cause::Restart | Cause::Policy => launching.await,
@@ -155,7 +155,10 @@ impl Effects {
     /// Watches a run that another daemon launched; without a shim, looks for it first.
     pub(crate) fn adopt(&mut self, run: u64, shim: Option<launch::Shim>) {
         let (engine, container) = (self.engine.clone(), self.container.clone());
+        let (over, launched) = oneshot::channel::<()>();
+        self.launched = Some(launched);
         self.engine.spawn(async move {
+            let _over = over;
             adopt::watch(&engine, &container, run, shim).await;
         });
     }

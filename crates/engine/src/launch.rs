@@ -73,15 +73,21 @@ impl From<Error> for Failure {
     }
 }
 
-/// Starts a run. When it fails, or `abort` is cancelled, nothing of it is left.
+/// Starts a run, once nobody looks after the `last` any more: its shim has ended. When it fails, or `abort` is cancelled,
+/// nothing of it is left.
 pub(crate) async fn launch(
     engine: &Arc<Inner>,
     container: &Arc<Container>,
+    last: Option<oneshot::Receiver<()>>,
     abort: &CancellationToken,
 ) -> Result<Launched, Failure> {
     let mut making = None;
     let preparing = prepared(engine, container);
     let launching = async {
+        if let Some(last) = last {
+            // Its root ends with its shim, once it is on the disk, and must not be there twice.
+            last.await.unwrap_or(());
+        }
         let prepared = preparing.await?;
         begin(engine, container, prepared, &mut making).await
     };

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::launch::{self, Given, Launch, host};
+use crate::plan::Plan;
 use crate::seccomp::Program;
 use crate::{Error, Io, Peer, Rootfs, cgroup, oci, plan, user};
 
@@ -74,6 +75,10 @@ pub struct Init {
     pub terminal: Option<OwnedFd>,
     /// Its cgroup.
     pub cgroup: cgroup::Cgroup,
+    /// Its root file system, if that is an overlay. It is there for as long as this is held, beyond the process's end:
+    /// at the end of an overlay the kernel writes all of the file system below it to disk, and whoever lets go last
+    /// waits for that.
+    pub root: Option<OwnedFd>,
     channel: Option<OwnedFd>,
 }
 
@@ -143,10 +148,9 @@ pub(crate) fn create_with(request: Create<'_>, extra: Extra<'_>) -> Result<Init,
     let files = launch::open_sources(&plan, given)?;
     if let Some(wanted) = user {
         // As dockerd: in the image and what was written over it, before anything is mounted into that.
-        let root = plan.root().and_then(|slot| files.get(slot));
-        let root = root.ok_or_else(|| Error::Spec("the root file system is missing".to_owned()))?;
-        plan.become_user(user::resolve(root.as_fd(), wanted)?)?;
+        plan.become_user(user::resolve(root_of(&plan, &files)?, wanted)?)?;
     }
+    let root = kept(rootfs, root_of(&plan, &files)?)?;
     let launch = Launch {
         plan: &plan,
         seccomp: seccomp.as_deref(),
@@ -166,8 +170,27 @@ pub(crate) fn create_with(request: Create<'_>, extra: Extra<'_>) -> Result<Init,
         pidfd: launched.pidfd,
         terminal,
         cgroup: prepared.cgroup,
+        root,
         channel: Some(launched.channel),
     })
+}
+
+/// The root file system among the descriptors of a plan.
+fn root_of<'a>(plan: &Plan, files: &'a [OwnedFd]) -> Result<BorrowedFd<'a>, Error> {
+    let root = plan.root().and_then(|slot| files.get(slot));
+    root.map(AsFd::as_fd)
+        .ok_or_else(|| Error::Spec("the root file system is missing".to_owned()))
+}
+
+/// What is held of the root file system beyond the process: of an overlay, itself.
+fn kept(rootfs: &Rootfs, root: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Error> {
+    match rootfs {
+        Rootfs::Overlay(_) => root
+            .try_clone_to_owned()
+            .map(Some)
+            .map_err(host("copy the root file system")),
+        Rootfs::Directory { .. } => Ok(None),
+    }
 }
 
 /// The size a terminal begins with, as rows and columns.

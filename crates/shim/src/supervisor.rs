@@ -144,6 +144,8 @@ impl Supervisor {
             // What the kernel keeps, the daemon's sweep removes.
             drop(parked.remove());
         }
+        // Before the connections: where they end, the root has ended.
+        drop(self.container.take());
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! A real engine in a temporary root, with a busybox image, and what a test checks after it.
 
 use std::io::Cursor;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -148,18 +149,19 @@ pub(crate) fn kill_shim(root: &Root, id: &str) {
     );
 }
 
+/// The process of a container's shim.
+pub(crate) fn shim(root: &Root, id: &str) -> OwnedFd {
+    listener(&root.config.run_dirs().join(id)).unwrap()
+}
+
+fn listener(run_dir: &Path) -> std::io::Result<OwnedFd> {
+    let directory = std::fs::File::open(run_dir)?;
+    let socket = sys::socket::connect_at(directory.as_fd(), "shim.sock".as_ref())?;
+    sys::process::open_pidfd(sys::socket::peer(socket.as_fd())?.pid)
+}
+
 fn kill_listener(run_dir: &Path) -> bool {
-    use std::os::fd::AsFd as _;
-    let Ok(directory) = std::fs::File::open(run_dir) else {
-        return false;
-    };
-    if let Ok(socket) = sys::socket::connect_at(directory.as_fd(), "shim.sock".as_ref())
-        && let Ok(peer) = sys::socket::peer(socket.as_fd())
-        && let Ok(pidfd) = sys::process::open_pidfd(peer.pid)
-    {
-        return sys::process::send_signal(pidfd.as_fd(), 9).is_ok();
-    }
-    false
+    listener(run_dir).is_ok_and(|shim| sys::process::send_signal(shim.as_fd(), 9).is_ok())
 }
 
 fn names(directory: &Path) -> Vec<String> {

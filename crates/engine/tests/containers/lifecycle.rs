@@ -1,6 +1,9 @@
 //! Containers from create to remove, on a real engine with network none.
 
-use crate::common::{Root, create, eventually, log, request};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use crate::common::{Root, create, eventually, log, request, shim};
 use api::options::{RemoveOptions, StopOptions, WaitCondition};
 use engine::{Class, Engine, Status};
 use sys::signal::Signal;
@@ -50,6 +53,32 @@ async fn a_program_runs_and_its_exit_code_and_output_are_kept() {
         engine.container("one").unwrap_err().message,
         "No such container: one"
     );
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
+/// The root of a run ends with its shim, once the kernel has written what is below it to disk: these bytes take a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_begins_after_the_end_of_the_last_ones_shim() {
+    if !crate::common::can_run() {
+        return;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    let write = "busybox head -c 200000000 /dev/zero > /much; echo written; exec sleep 600";
+    let id = create(&engine, "again", request(&["sh", "-c", write])).await;
+    engine.start("again").await.unwrap();
+    eventually("the bytes are written", || {
+        log(&root, &id).contains("written")
+    })
+    .await;
+    let shim = shim(&root, &id);
+    engine.kill("again", Signal::KILL).await.unwrap();
+    assert_eq!(wait(&engine, "again").await, 137);
+    engine.start("again").await.unwrap();
+    let ended = sys::process::wait_readable(&[shim.as_fd()], Some(Duration::ZERO)).unwrap();
+    assert_eq!(ended, [true]);
+    engine.remove("again", &FORCE).await.unwrap();
     root.assert_clean();
     engine.shutdown().await.unwrap();
 }

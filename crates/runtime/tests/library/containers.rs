@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 
 use runtime::{Create, Error, Exec, FailureClass, Io, Prepared, Rootfs, StartGate};
 
@@ -31,6 +32,26 @@ pub(crate) fn a_container_on_an_overlay_runs_and_the_host_sees_no_mount() {
     );
     assert!(place.directory.path().join("upper/made").exists());
     assert!(matches!(init.start(), Err(Error::Died)), "a second start");
+}
+
+/// inotify(7): whoever watches in a file system is told of its end (`IN_UNMOUNT`).
+pub(crate) fn an_overlay_ends_with_who_holds_the_root_and_not_with_the_init() {
+    if !ready() {
+        return;
+    }
+    let place = Place::new("held");
+    let (io, output) = pipes();
+    let mut init = create(&place, &spec(&["true"]), io).unwrap();
+    let root = init.root.take().unwrap();
+    let path = format!("/proc/self/fd/{}", root.as_raw_fd());
+    init.start().unwrap();
+    let mut events = fs::File::from(sys::inotify::watch(Path::new(&path)).unwrap());
+    assert_eq!(end(&init, output), (0, String::new()));
+    let mut buffer = [0; 512];
+    let nothing = events.read(&mut buffer).unwrap_err();
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+    drop(root);
+    assert!(events.read(&mut buffer).unwrap() > 0);
 }
 
 pub(crate) fn errors_have_the_exit_codes_of_docker() {

@@ -32,6 +32,7 @@ macro_rules! tests {
 const TESTS: &[(&str, fn())] = tests! {
     containers:
         a_container_on_an_overlay_runs_and_the_host_sees_no_mount
+        an_overlay_ends_with_who_holds_the_root_and_not_with_the_init
         errors_have_the_exit_codes_of_docker
         a_process_that_is_never_started_ends_with_its_creator
         an_exec_runs_beside_and_has_a_terminal_of_the_given_size
