@@ -63,6 +63,8 @@ pub(crate) async fn exited(
 ) {
     if let Some(exec) = engine.execs.find(exec_id) {
         ended(engine, &exec, code);
+        // Its client is told before its shim is thanked.
+        tokio::task::yield_now().await;
     }
     let acknowledge = Request::Acknowledge {
         process: ProcessId::Exec(exec_id.to_owned()),

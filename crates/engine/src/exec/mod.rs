@@ -239,11 +239,7 @@ impl Engine {
             return Err(Error::invalid("No exec command specified"));
         }
         active(&container, name)?;
-        // As dockerd, and for the client a plain answer instead of a stream that breaks off; the start looks again.
-        let wanted = process::user(&container.snapshot().definition, &config);
-        if let Err(error) = container.shim().call(&Request::FindUser(wanted)).await {
-            return Err(shim_error(error, &container, "look up the user of an exec"));
-        }
+        let wanted = Request::FindUser(process::user(&container.snapshot().definition, &config));
         let id = id::random_hex().map_err(|source| Error::internal("make an exec's id", source))?;
         let exec = Arc::new(Exec {
             id: id.clone(),
@@ -260,11 +256,23 @@ impl Engine {
             }
             files::write_config(saving.run_dir(), &saving.id, &saving.config)
         });
-        if let Err(error) = saved.await {
+        // As dockerd, and for the client a plain answer instead of a stream that breaks off; the start looks again.
+        let found = exec.container.shim().call(&wanted);
+        let (saved, found) = tokio::join!(saved, found);
+        // With its run a container loses the directory of it.
+        let saved = saved.map_err(|error| active(&exec.container, name).err().unwrap_or(error));
+        let looking = "look up the user of an exec";
+        let found = found.map_err(|error| shim_error(error, &exec.container, looking));
+        if let Err(error) = found.and(saved) {
             self.inner().execs.remove(&exec);
-            // With its run a container loses the directory of it.
-            let running = active(&exec.container, name);
-            return Err(running.err().unwrap_or(error));
+            let refused = exec.clone();
+            let removing = self
+                .inner()
+                .blocking(move || files::remove(refused.run_dir(), &refused.id));
+            if let Err(leftover) = removing.await {
+                tracing::debug!(exec = id, error = %leftover.message, "the file of an exec that was refused");
+            }
+            return Err(error);
         }
         let action = format!("exec_create: {}", exec.command_line());
         self.journal_container(&exec.container, &action, &[("execID", id.clone())]);
