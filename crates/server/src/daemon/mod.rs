@@ -13,6 +13,8 @@ mod settings;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod validate_tests;
 
 use std::ffi::OsString;
 use std::fs;
