@@ -2,14 +2,18 @@
 
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use clap::Args;
 use sys::signal::{SIGKILL, Signal};
 
 use super::state::{Container, Status, Store};
 use super::{Failure, Outcome, at};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::{oci, plan};
+
+/// How long the processes of a group that stays may take to be gone once they were killed.
+const EMPTY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Arguments of `start`.
 #[derive(Args, Debug)]
@@ -205,6 +209,10 @@ fn stop(container: &Container) -> Result<(), Failure> {
         // It was empty before the container: who is in it is the container's.
         found => {
             cgroup.kill()?;
+            if !cgroup.wait_empty(EMPTY_TIMEOUT)? {
+                let path = cgroup.path().clone();
+                return Err(cgroup::Error::Busy { path }.into());
+            }
             Ok(cgroup.remove_except(found)?)
         }
     }
