@@ -64,6 +64,12 @@ impl Plan {
             println!("{}: left out: {name} ({why})", suite.name);
             filters.extend(["--skip", name]);
         }
+        if suite.init() == Init::Bare {
+            for file in suites::census()? {
+                let place = format!("/vm/census/{}", file_name(&file));
+                self.binaries.insert(file, place);
+            }
+        }
         if tests.reads_sources {
             suites::add_sources(&mut self.files)?;
         }
@@ -96,10 +102,11 @@ struct Asked {
 }
 
 impl Asked {
-    fn choice(self, cgroups: Cgroups) -> Choice {
+    fn choice(self, cgroups: Cgroups, parameters: &'static str) -> Choice {
         Choice {
             release: self.release,
             cgroups: self.cgroups.unwrap_or(cgroups),
+            parameters,
             interactive: false,
         }
     }
@@ -126,7 +133,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             break;
         }
     }
-    let choice = asked.choice(Cgroups::V2);
+    let choice = asked.choice(Cgroups::V2, "");
     match words.peek().copied() {
         Some("--help" | "-h") => {
             print!("{HELP}\nsuites:\n");
@@ -160,7 +167,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Some(word) if word.starts_with("--") => bail!("unknown option {word}\n\n{HELP}"),
         Some(_) => run_suites(&words.map(choose).collect::<Result<Vec<_>>>()?, asked),
         None => run_suites(
-            &SUITES.iter().map(|suite| (suite, None)).collect::<Vec<_>>(),
+            // What a bare machine is asked is asked again on a whole one.
+            &SUITES
+                .iter()
+                .filter(|suite| suite.init() != Init::Bare)
+                .map(|suite| (suite, None))
+                .collect::<Vec<_>>(),
             asked,
         ),
     }
@@ -181,23 +193,27 @@ fn choose(word: &str) -> Result<Chosen<'_>> {
 
 /// One machine for all suites that need the same kind.
 fn run_suites(list: &[Chosen<'_>], asked: Asked) -> Result<()> {
-    let kind = |suite: &Suite| (asked.choice(suite.cgroups).cgroups, suite.init());
-    let mut kinds: Vec<(Cgroups, Init)> = list.iter().map(|(suite, _)| kind(suite)).collect();
+    let kind = |suite: &Suite| {
+        let choice = asked.choice(suite.cgroups, suite.parameters);
+        (choice.cgroups, suite.init(), choice.parameters)
+    };
+    let mut kinds: Vec<(Cgroups, Init, &'static str)> =
+        list.iter().map(|(suite, _)| kind(suite)).collect();
     kinds.sort_unstable();
     kinds.dedup();
     let mut failures = Vec::new();
-    for (cgroups, init) in kinds {
+    for (cgroups, init, parameters) in kinds {
         let mut plan = Plan {
             init,
             ..Plan::default()
         };
         for (suite, only) in list {
-            if kind(suite) == (cgroups, init) {
+            if kind(suite) == (cgroups, init, parameters) {
                 plan.suite(suite, *only)?;
             }
         }
-        if let Err(error) = boot(&plan, asked.choice(cgroups)) {
-            println!("cgroup {cgroups:?}, {init:?}: {error:#}");
+        if let Err(error) = boot(&plan, asked.choice(cgroups, parameters)) {
+            println!("cgroup {cgroups:?}, {init:?} {parameters}: {error:#}");
             failures.push(error);
         }
     }

@@ -12,6 +12,7 @@ use crate::{install, sh};
 
 /// Modules taken along, by the start of their path below `kernel/`; what they need comes with them.
 const MODULES: &[&str] = &[
+    "block/bfq.",
     "drivers/block/virtio_blk.",
     "drivers/char/hw_random/virtio-rng.",
     "drivers/net/dummy.",

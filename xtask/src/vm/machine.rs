@@ -44,6 +44,8 @@ pub(super) enum Init {
     /// A script that runs the suites.
     #[default]
     Script,
+    /// The same in a root of busybox alone, in memory.
+    Bare,
     /// systemd, with Cooper's units, and a service that types the tutorials' lines.
     Systemd,
 }
@@ -53,6 +55,8 @@ pub(super) enum Init {
 pub(super) struct Choice {
     pub(super) release: Release,
     pub(super) cgroups: Cgroups,
+    /// What the kernel is told besides.
+    pub(super) parameters: &'static str,
     pub(super) interactive: bool,
 }
 
@@ -62,10 +66,13 @@ pub(super) fn boot(plan: &Plan, choice: Choice) -> Result<()> {
     fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
     install::debian(&["qemu-system-x86", "busybox-static", "binutils"])?;
     let kernel = Kernel::fetch(&cache, choice.release)?;
-    let disk = debian::disk(&cache)?;
+    let disk = match plan.init {
+        Init::Script | Init::Systemd => Some(debian::disk(&cache)?),
+        Init::Bare => None,
+    };
     let directory = cache.join(format!("run-{}", std::process::id()));
     fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-    let outcome = start(plan, choice, &kernel, &disk, &directory);
+    let outcome = start(plan, choice, &kernel, disk.as_deref(), &directory);
     fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
     outcome
 }
@@ -74,7 +81,7 @@ fn start(
     plan: &Plan,
     choice: Choice,
     kernel: &Kernel,
-    disk: &Path,
+    disk: Option<&Path>,
     directory: &Path,
 ) -> Result<()> {
     let initrd = directory.join("initrd");
@@ -107,10 +114,11 @@ fn start(
     Ok(())
 }
 
-fn emulator(choice: Choice, kernel: &Kernel, disk: &Path, initrd: &Path) -> Command {
+fn emulator(choice: Choice, kernel: &Kernel, disk: Option<&Path>, initrd: &Path) -> Command {
     let mut append =
-        "console=ttyS0 panic=-1 loglevel=4 swapaccount=1 net.ifnames=0 systemd.show_status=0 systemd.getty_auto=no"
+        "console=ttyS0 panic=-1 loglevel=4 swapaccount=1 net.ifnames=0 systemd.show_status=0 systemd.getty_auto=no "
             .to_owned();
+    append.push_str(choice.parameters);
     if choice.cgroups == Cgroups::V1 {
         append.push_str(" systemd.unified_cgroup_hierarchy=0");
     }
@@ -122,16 +130,18 @@ fn emulator(choice: Choice, kernel: &Kernel, disk: &Path, initrd: &Path) -> Comm
         .args(["-m", &MEMORY_MIB.to_string()])
         .args(["-smp", &PROCESSORS.to_string()])
         .args(["-object", "rng-random,id=rng,filename=/dev/urandom"])
-        .args(["-device", "virtio-rng-pci,rng=rng", "-drive"])
-        .arg(format!(
-            "file={},format=raw,if=virtio,snapshot=on,cache=unsafe",
-            disk.display()
-        ))
+        .args(["-device", "virtio-rng-pci,rng=rng"])
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(initrd)
         .args(["-append", &append]);
+    if let Some(disk) = disk {
+        qemu.arg("-drive").arg(format!(
+            "file={},format=raw,if=virtio,snapshot=on,cache=unsafe",
+            disk.display()
+        ));
+    }
     qemu
 }
 
@@ -172,13 +182,17 @@ fn ramfs(plan: &Plan, cgroups: Cgroups, kernel: &Kernel, directory: &Path) -> Re
     archive.file("vm/links", 0o644, links.as_bytes());
     archive.file("vm/runs", 0o644, plan.runs.as_bytes());
     archive.file("vm/timeout", 0o644, TEST_TIMEOUT_S.to_string().as_bytes());
-    let word = |path: &str, first: bool, (yes, no): (&str, &str), archive: &mut Archive| {
-        archive.file(path, 0o644, if first { yes } else { no }.as_bytes());
+    let version = match cgroups {
+        Cgroups::V1 => "v1",
+        Cgroups::V2 => "v2",
     };
-    let v1 = cgroups == Cgroups::V1;
-    word("vm/cgroups", v1, ("v1", "v2"), &mut archive);
-    let systemd = plan.init == Init::Systemd;
-    word("vm/init", systemd, ("systemd", "script"), &mut archive);
+    let init = match plan.init {
+        Init::Script => "script",
+        Init::Bare => "bare",
+        Init::Systemd => "systemd",
+    };
+    archive.file("vm/cgroups", 0o644, version.as_bytes());
+    archive.file("vm/init", 0o644, init.as_bytes());
     Ok(archive.finish())
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::machine::Init;
-use crate::sh;
+use crate::{install, sh};
 
 /// The control groups a machine boots with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +26,8 @@ pub(super) struct Suite {
     pub(super) about: &'static str,
     pub(super) contents: Contents,
     pub(super) cgroups: Cgroups,
+    /// What the kernel is told besides.
+    pub(super) parameters: &'static str,
 }
 
 /// What a suite is made of.
@@ -49,10 +51,45 @@ pub(super) struct Tests {
     pub(super) left_out: &'static [(&'static str, &'static str)],
     /// Whether a test reads the workspace's sources.
     pub(super) reads_sources: bool,
+    /// Whether they run in a root of busybox alone, for which no Debian need be made.
+    bare: bool,
 }
+
+/// What a machine without some controllers is asked.
+const LIMITS: Tests = Tests {
+    package: "cooper",
+    targets: "--test=e2e",
+    filters: &["machine::limits_are_set_or_taken_out", "lifecycle::"],
+    left_out: &[],
+    reads_sources: false,
+    bare: false,
+};
 
 /// All suites, in the order they run.
 pub(super) const SUITES: &[Suite] = &[
+    Suite {
+        name: "smoke",
+        about: "two minutes: a container runs, is limited, paused and entered on v2, and outlives its daemon",
+        contents: Contents::Tests(Tests {
+            package: "cooper",
+            targets: "--test=e2e",
+            filters: &[
+                "lifecycle::a_container_runs",
+                "lifecycle::exec_runs",
+                "lifecycle::pause_freezes",
+                "limits::limits_stand",
+                "limits::more_memory",
+                "crash::containers_outlive",
+                "crash::a_container_whose_shim_dies",
+                "machine::an_exec_goes",
+            ],
+            left_out: &[],
+            reads_sources: false,
+            bare: true,
+        }),
+        cgroups: Cgroups::V2,
+        parameters: "",
+    },
     Suite {
         name: "sys",
         about: "system calls and their fallbacks on the older kernel; overlays of 128 layers",
@@ -62,8 +99,10 @@ pub(super) const SUITES: &[Suite] = &[
             filters: &[],
             left_out: &[],
             reads_sources: false,
+            bare: false,
         }),
         cgroups: Cgroups::V2,
+        parameters: "",
     },
     Suite {
         name: "runtime",
@@ -77,8 +116,10 @@ pub(super) const SUITES: &[Suite] = &[
                 ("programs_decide_as", "long, and the same on every kernel"),
             ],
             reads_sources: false,
+            bare: false,
         }),
         cgroups: Cgroups::V2,
+        parameters: "",
     },
     Suite {
         name: "shim",
@@ -89,12 +130,14 @@ pub(super) const SUITES: &[Suite] = &[
             filters: &[],
             left_out: &[],
             reads_sources: false,
+            bare: false,
         }),
         cgroups: Cgroups::V2,
+        parameters: "",
     },
     Suite {
         name: "e2e",
-        about: "the daemon: lives of containers, limits, volumes, the bridge, pulls, kill -9 and adoption",
+        about: "the daemon: lives of containers, limits, volumes, the bridge, pulls, the tutorials, kill -9 and adoption",
         contents: Contents::Tests(Tests {
             package: "cooper",
             targets: "--test=e2e",
@@ -105,20 +148,42 @@ pub(super) const SUITES: &[Suite] = &[
                     "nothing_acknowledged_is_lost",
                     "starts a hundred daemons, an hour in an emulated machine",
                 ),
-                ("docker_cli::", "needs the docker command line and dockerd"),
-                ("tutorials::", "needs the images of Tomcat and PostgreSQL"),
+                ("as_on_dockerd", "needs dockerd"),
+                ("docker_py::", "needs dockerd"),
+                (
+                    "vanished::",
+                    "thousands of clients, half an hour in an emulated machine",
+                ),
+                ("t7_tomcat", "needs the image of Tomcat"),
                 ("t6_and_t14", "needs the image of Tomcat"),
                 ("t12_", "needs Ruby and the image of PostgreSQL"),
             ],
             reads_sources: true,
+            bare: false,
         }),
         cgroups: Cgroups::V2,
+        parameters: "",
+    },
+    Suite {
+        name: "without-controllers",
+        about: "a kernel booted without controllers: limits are taken out with a warning, and containers run",
+        contents: Contents::Tests(LIMITS),
+        cgroups: Cgroups::V2,
+        parameters: "cgroup_disable=memory,cpu,cpuset,io,pids",
+    },
+    Suite {
+        name: "without-swap",
+        about: "a kernel booted without accounting of swap (which 5.10 heeds and 6.1 does not)",
+        contents: Contents::Tests(LIMITS),
+        cgroups: Cgroups::V2,
+        parameters: "swapaccount=0",
     },
     Suite {
         name: "systemd",
         about: "a Debian with systemd and Cooper's units: T1 and T2 of the tutorials, restarts, activation",
         contents: Contents::Systemd,
         cgroups: Cgroups::V2,
+        parameters: "",
     },
     Suite {
         name: "cgroup-v1",
@@ -129,8 +194,10 @@ pub(super) const SUITES: &[Suite] = &[
             filters: &["cgroup::"],
             left_out: &[],
             reads_sources: false,
+            bare: false,
         }),
         cgroups: Cgroups::V1,
+        parameters: "",
     },
 ];
 
@@ -143,6 +210,7 @@ impl Suite {
     /// The first process it needs.
     pub(super) fn init(&self) -> Init {
         match self.contents {
+            Contents::Tests(tests) if tests.bare => Init::Bare,
             Contents::Tests(_) => Init::Script,
             Contents::Systemd => Init::Systemd,
         }
@@ -202,6 +270,18 @@ impl Tests {
         executables(&sh::read(&mut cargo)?, true)
     }
 }
+
+/// What a bare machine needs of this one for the census of the tests: the program and the libraries that it is linked with.
+pub(super) fn census() -> Result<Vec<PathBuf>> {
+    install::debian(&["nftables"])?;
+    let linked = sh::read(sh::command("ldd").arg(NFT))?;
+    let words = linked.split_whitespace();
+    let libraries = words.filter(|word| word.starts_with('/'));
+    Ok(libraries.chain([NFT]).map(PathBuf::from).collect())
+}
+
+/// Where Debian has it.
+const NFT: &str = "/usr/sbin/nft";
 
 /// Builds the engine itself.
 pub(super) fn build_cooper() -> Result<PathBuf> {

@@ -105,6 +105,59 @@ check "the published port answers" eventually printed hello curl -sS --max-time 
 check "limits stand in the container's cgroup" limits
 check "the container is outside of the service's cgroup" printed "/cooper/$id" cat "/proc/$web/cgroup"
 
+# Delegation: the engine and its shims are in the service's group, which systemd leaves to them.
+shim=$(cut -d' ' -f4 "/proc/$web/stat")
+check "the unit's group is delegated" same yes "$(systemctl show -P Delegate docker.service)"
+check "the shim is in the service's cgroup" printed /system.slice/cooper.service cat "/proc/$shim/cgroup"
+
+# Docker's own command line, Debian 12's, which speaks 1.41; and docker-py. A group beside Cooper's and systemd's.
+check "docker version" printed "API version:       1.41" docker version
+check "docker run --rm" printed hello docker run --rm --network none busybox echo hello
+check "docker run -d with limits, weight and a parent" docker run -d --name cli --network none --memory 64m --memory-swap 64m \
+    --cpus 0.5 --pids-limit 50 --blkio-weight 300 --cgroup-parent /beside/cooper busybox sh -c 'echo begun; exec sleep 600'
+cli=$(field cli Pid) cli_id=$(field cli Id)
+aside=/sys/fs/cgroup/beside/cooper/$cli_id
+check "it is below the parent that was named" printed "/beside/cooper/$cli_id" cat "/proc/$cli/cgroup"
+aside_limits() {
+    for pair in memory.max=67108864 memory.swap.max=0 pids.max=50 "cpu.max=50000 100000" "io.weight=default 2930"; do
+        same "${pair#*=}" "$(cat "$aside/${pair%%=*}")" || return 1
+    done
+}
+check "its limits stand there" aside_limits
+check "docker ps" printed cli docker ps --filter name=cli --format '{{.Names}} {{.Status}}'
+check "docker logs" eventually printed begun docker logs cli
+check "docker exec sees its own group alone" printed 0::/ docker exec cli cat /proc/self/cgroup
+check "docker exec sees the limit" printed 67108864 docker exec cli cat /sys/fs/cgroup/memory.max
+check "docker pause" docker pause cli
+check "the kernel says that it is frozen" printed "frozen 1" cat "$aside/cgroup.events"
+check "docker exec is refused meanwhile" refused docker exec cli true
+check "docker unpause" docker unpause cli
+check "the kernel says that it is not" printed "frozen 0" cat "$aside/cgroup.events"
+check "docker top" printed 'sleep 600' docker top cli
+check "systemd reads its units again" systemctl daemon-reload
+check "limits beside Cooper's group outlive that" aside_limits
+check "docker stop" docker stop -t 1 cli
+check "docker inspect tells the exit code" printed 137 docker inspect --format '{{.State.ExitCode}}' cli
+check "docker rm" docker rm cli
+check "its cgroup is gone" refused [ -e "$aside" ]
+cat > /tmp/client.py << 'END'
+import docker
+client = docker.from_env()
+assert client.ping()
+one = client.containers.run("busybox", ["sh", "-c", "echo from py; exec sleep 600"], detach=True,
+                            network_mode="none", mem_limit="32m", pids_limit=20)
+said = one.exec_run("cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max")
+assert tuple(said) == (0, b"33554432\n20\n"), said
+one.pause(); one.reload(); assert one.status == "paused", one.status
+one.unpause(); one.reload(); assert one.status == "running", one.status
+assert any("sleep 600" in " ".join(row) for row in one.top()["Processes"]), one.top()
+one.kill()
+assert one.wait()["StatusCode"] == 137
+assert one.logs() == b"from py\n", one.logs()
+one.remove()
+END
+check "a program with docker-py" python3 /tmp/client.py
+
 # T1: the ExecStart of the tutorials, in a drop-in and in the unit's own file; the first as of 2017, the second of 2015.
 mkdir -p /etc/systemd/system/docker.service.d
 cat > /etc/systemd/system/docker.service.d/override.conf << 'END'
@@ -141,6 +194,10 @@ check "T2: it is another process" differ "$before" "$(main_pid)"
 check "T2: both listeners answer" both
 check "T2: running containers survive the restart" unharmed
 check "T2: and go on working" beating
+check "systemctl restart cooper" systemctl restart cooper
+check "containers survive it" unharmed
+check "their shims are the same" same "$shim" "$(cut -d' ' -f4 "/proc/$web/stat")"
+check "and still in the service's cgroup" printed /system.slice/cooper.service cat "/proc/$shim/cgroup"
 check "limits outlive daemon-reload and restart" limits
 
 # Reload is SIGHUP: no restart, and the file is read again.
@@ -193,6 +250,7 @@ clean() { for one in web beat greedy; do api -f -X DELETE "http://localhost/cont
 check "everything can be removed" clean
 check "no process is left" eventually refused pgrep -x 'httpd|usleep'
 check "no cgroup is left" eventually refused [ -e "/sys/fs/cgroup/cooper/$id" ]
+check "no cgroup beside it is left but the parent" refused ls /sys/fs/cgroup/beside/cooper/*/cgroup.procs
 check "no run directory is left" eventually refused [ -e "/run/cooper/containers/$id" ]
 check "the service was never stopped by a failure" refused sh -c "systemctl --failed --no-legend | grep -e cooper -e docker"
 
