@@ -93,6 +93,9 @@ impl Registry {
                 "--quiet",
                 "--insecure-policy",
                 "--dest-tls-verify=false",
+                // What is pulled is as large or small as it is; the push need not take long.
+                "--dest-compress-format=gzip",
+                "--dest-compress-level=1",
                 &format!("docker-archive:{}", archive.display()),
                 &format!("docker://{}/{name}", self.address),
             ],
@@ -148,7 +151,7 @@ fn noise(seed: u8, bytes: usize) -> Vec<u8> {
 }
 
 /// Runs a program and answers what it prints.
-fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+pub(crate) fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let mut command = sys::command::Command::new(program)
         .env("PATH", "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/nonexistent");
@@ -310,31 +313,11 @@ fn mirrored(registry: &Registry) -> Option<TestDaemon> {
 }
 
 #[test]
-fn t6_and_t14_the_mirror_serves_names_of_docker_io() {
+fn t14_the_mirror_serves_names_of_docker_io() {
     let registry = Registry::start();
     let Some(daemon) = mirrored(&registry) else {
         return;
     };
-    registry.push_layers("library/tomcat:9.0", 2, 100_000);
-    let pulled = run(
-        "/usr/bin/curl",
-        &[
-            "-sf",
-            "-XPOST",
-            "--unix-socket",
-            &daemon.socket().display().to_string(),
-            "http://localhost:2375/images/create?fromImage=tomcat:9.0",
-        ],
-        &[],
-    );
-    assert!(
-        pulled.starts_with(r#"{"status":"Pulling from library/tomcat","id":"9.0"}"#),
-        "{pulled}"
-    );
-    assert!(
-        pulled.contains("Status: Downloaded newer image for tomcat:9.0"),
-        "{pulled}"
-    );
     registry.push_layers("library/alpine:latest", 1, 100_000);
     let host = daemon.host();
     let docker = |words: &[&str]| run("docker", words, &[("DOCKER_HOST", &host)]);
@@ -343,78 +326,11 @@ fn t6_and_t14_the_mirror_serves_names_of_docker_io() {
         pulled.contains("Downloaded newer image for alpine:latest"),
         "{pulled}"
     );
-    let said = docker(&[
-        "run",
-        "--rm",
-        "--network=none",
-        "tomcat:9.0",
-        "echo",
-        "hello",
-    ]);
+    let said = docker(&["run", "--rm", "--network=none", "alpine", "echo", "hello"]);
     assert_eq!(said, "hello\n");
     let info = daemon.client().get("/info").json();
     let mirror = format!("http://{}/", registry.address);
     assert_eq!(info["RegistryConfig"]["Mirrors"][0], mirror);
-}
-
-#[test]
-fn t12_the_gem_creates_postgres_and_top_shows_its_processes() {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/images/postgres_9.3.tar");
-    if !archive.exists() {
-        assert!(!testkit::is_ci(), "{} is missing", archive.display());
-        println!(
-            "skipped: {} is made by cargo xtask images",
-            archive.display()
-        );
-        return;
-    }
-    let registry = Registry::start();
-    // As in the tutorial; a unix socket's URL is refused by this gem's own HTTP library.
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port();
-    let arguments = vec![
-        format!("--registry-mirror=http://{}", registry.address),
-        format!("--host=tcp://127.0.0.1:{port}"),
-    ];
-    let options = Options {
-        arguments,
-        ..Options::default()
-    };
-    let Some(_daemon) = daemon_with(options) else {
-        return;
-    };
-    registry.push(&archive, "library/postgres:9.3");
-    let script = format!(
-        r#"require 'docker'
-Docker.url = '{}'
-Docker.options = {{ read_timeout: 300 }}
-puts Docker.version['ApiVersion']
-Docker::Image.create('fromImage' => 'postgres:9.3')
-c = Docker::Container.create('Image' => 'postgres:9.3')
-c.start
-names = ''
-300.times do
-  names = c.top.map {{ |row| row['CMD'] }}.join("\n")
-  break if names.include?('checkpointer') && names.include?('writer')
-  sleep 0.2
-end
-puts names
-puts 'titles ' + c.top.first.keys.join(' ')
-c.delete(force: true)
-"#,
-        format_args!("tcp://127.0.0.1:{port}")
-    );
-    let printed = run("/usr/bin/ruby", &["-e", &script], &[]);
-    assert!(
-        printed.contains("checkpointer") && printed.contains("writer"),
-        "{printed}"
-    );
-    assert!(
-        printed.contains("titles UID PID PPID C STIME TTY TIME CMD"),
-        "{printed}"
-    );
 }
 
 #[test]
