@@ -31,12 +31,12 @@ const FULL: [&str; 2] = ["no space left on device", "database or disk is full"];
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
 /// A small file system of the test's own.
-struct Disk {
+pub(crate) struct Disk {
     directory: TempDir,
 }
 
 impl Disk {
-    fn mount(size_kb: u64) -> Self {
+    pub(crate) fn mount(size_kb: u64) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("small-disk-")
             .tempdir()
@@ -56,7 +56,7 @@ impl Disk {
         Self { directory }
     }
 
-    fn data_root(&self) -> PathBuf {
+    pub(crate) fn data_root(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
@@ -79,7 +79,7 @@ impl Disk {
         drop(std::fs::remove_file(self.ballast()));
     }
 
-    fn remount(&self, how: &str) {
+    pub(crate) fn remount(&self, how: &str) {
         let at = self.directory.path().to_string_lossy().into_owned();
         command("/usr/bin/mount", &["-o", &format!("remount,{how}"), &at]);
     }
@@ -109,7 +109,7 @@ fn command(program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{program} {arguments:?}: {told}");
 }
 
-fn on(disk: &Disk) -> Options {
+pub(crate) fn on(disk: &Disk) -> Options {
     Options {
         data_root: Some(disk.data_root()),
         ..Options::default()
@@ -476,7 +476,7 @@ fn a_full_disk_neither_holds_up_a_container_that_logs_nor_hides_its_end() {
 }
 
 /// Runs a daemon that cannot start and answers what it says.
-fn refused_start(options: Options) -> String {
+pub(crate) fn refused_start(options: Options) -> String {
     let mut daemon = TestDaemon::launch_with(env!("CARGO_BIN_EXE_cooper"), options);
     let status = daemon.wait();
     assert!(!status.success(), "{}", daemon.log());

@@ -6,6 +6,7 @@
 )]
 
 mod crash;
+mod data_root;
 mod differential;
 mod disk_full;
 mod docker_cli;

@@ -209,6 +209,15 @@ fn split(path: &Path) -> (&Path, &[u8]) {
     (parent, name.as_bytes())
 }
 
+/// Removes a container's files. When not even the directory above is there, the data root is away, and what nobody
+/// knew any more would be in it when it comes back.
+fn take_files(engine: &Inner, id: &ContainerId) -> Result<Remains, Error> {
+    let path = engine.config.container_dir(id);
+    file::open_directory(&engine.config.containers_dir())
+        .map_err(|source| Error::internal(format!("remove {}", path.display()), source))?;
+    take_away(&path)
+}
+
 /// Destroys everything of a container but its row: what is left of a run, its files, its volumes, its hold on
 /// the image.
 /// All parts are tried; the first failure is returned, and calling it again is fine. What is answered is for nobody to
@@ -224,7 +233,7 @@ pub(crate) fn destroy(
         engine.networks.detach(id)
     };
     sys::fault!("engine.destroy.run");
-    let files = take_away(&engine.config.container_dir(id));
+    let files = take_files(engine, id);
     sys::fault!("engine.destroy.files");
     let volumes = volumes::release(engine, id, anonymous);
     sys::fault!("engine.destroy.volumes");

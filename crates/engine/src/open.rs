@@ -219,14 +219,32 @@ impl Engine {
 fn make_private(path: &std::path::Path, mode: u32) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
+        std::fs::create_dir_all(parent).map_err(not_a_directory)?;
     }
     match std::fs::DirBuilder::new().mode(mode).create(path) {
         // The umask may have taken more away than is meant.
         Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)),
         Err(_) if path.is_dir() => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(not_a_directory(error)),
     }
+}
+
+/// What is there already where a directory shall be is something else.
+fn not_a_directory(error: std::io::Error) -> std::io::Error {
+    match error.kind() {
+        std::io::ErrorKind::AlreadyExists => std::io::ErrorKind::NotADirectory.into(),
+        _ => error,
+    }
+}
+
+/// Makes a directory that a flag names, or one in it.
+fn make_for(flag: &str, path: &std::path::Path, mode: u32) -> Result<(), Error> {
+    make_private(path, mode).map_err(|source| {
+        let mut error = Error::internal(format!("make {}", path.display()), source);
+        let hint = format!("; {flag} wants a directory that can be written to");
+        error.message.push_str(&hint);
+        error
+    })
 }
 
 /// A data root that no other engine has, until it is dropped.
@@ -241,8 +259,7 @@ impl Claim {
     pub async fn take(config: &Config) -> Result<Self, Error> {
         let root = config.data_root.clone();
         let taken = tokio::task::spawn_blocking(move || {
-            make_private(&root, DATA_ROOT_MODE)
-                .map_err(|source| Error::internal(format!("make {}", root.display()), source))?;
+            make_for("--data-root", &root, DATA_ROOT_MODE)?;
             lock(&root).map(Self)
         });
         taken
@@ -254,13 +271,12 @@ impl Claim {
 impl Inner {
     fn open(config: Config, Claim(lock): Claim) -> Result<Self, Error> {
         host::check_kernel(&sys::kernel::release())?;
-        for (path, mode) in [
-            (&config.exec_root, EXEC_ROOT_MODE),
-            (&config.containers_dir(), PRIVATE_MODE),
-            (&config.run_dirs(), PRIVATE_MODE),
+        for (path, mode, flag) in [
+            (&config.exec_root, EXEC_ROOT_MODE, "--exec-root"),
+            (&config.containers_dir(), PRIVATE_MODE, "--data-root"),
+            (&config.run_dirs(), PRIVATE_MODE, "--exec-root"),
         ] {
-            make_private(path, mode)
-                .map_err(|source| Error::internal(format!("make {}", path.display()), source))?;
+            make_for(flag, path, mode)?;
         }
         let db = Db::open(&config.data_root.join("cooper.db"))?;
         let (strays, finding) = strays(&config, &db)?;

@@ -120,9 +120,10 @@ pub(crate) async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let head_only = request.method() == Method::HEAD;
     let page = app.gate().allowed_page(peer, request.headers());
-    let (mut response, headers) = match process(app, peer, tap, request).await {
+    let (mut response, headers) = match process(app.clone(), peer, tap, request).await {
         Ok(response) => (response, Headers::All),
         Err(failure) => {
+            let failure = explained(&app, failure).await;
             let headers = failure.headers;
             (failure.into_response(), headers)
         }
@@ -138,6 +139,24 @@ pub(crate) async fn answer(
         *response.body_mut() = Body::empty();
     }
     Ok(response)
+}
+
+/// What the engine could not do says what to do next when the data root is what is missing: a disk that was unmounted.
+async fn explained(app: &App, mut failure: Failure) -> Failure {
+    if failure.status != StatusCode::INTERNAL_SERVER_ERROR {
+        return failure;
+    }
+    let Ok(engine) = app.engine() else {
+        return failure;
+    };
+    let data_root = engine.config().data_root.clone();
+    let shown = data_root.display().to_string();
+    let looked = tokio::task::spawn_blocking(move || data_root.is_dir());
+    if matches!(looked.await, Ok(false)) {
+        let hint = format!("; the data root {shown} is not there: put it back and try again");
+        failure.message.push_str(&hint);
+    }
+    failure
 }
 
 fn body_length(request: &Request<Incoming>) -> BodyLength {

@@ -64,6 +64,12 @@ fn open_all(path: &Path) -> io::Result<Vec<Position>> {
             Err(error) => return Err(error),
         }
     }
+    // A container that has not written has a directory all the same, unless the data root is away.
+    if files.is_empty()
+        && let Some(directory) = path.parent()
+    {
+        std::fs::metadata(directory)?;
+    }
     Ok(files)
 }
 
