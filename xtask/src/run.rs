@@ -11,10 +11,17 @@ use testkit::{Client, archive};
 
 use crate::{install, sh};
 
-const PORT: u16 = 2375;
+/// What the engine has of the machine, beside whatever engine is there already.
+struct Place {
+    port: u16,
+    bridge: &'static str,
+}
 
-/// Its own, beside that of an installed Cooper.
-const BRIDGE: &str = "cooper-run";
+/// The port of the tutorials, and a bridge of its own beside that of an installed Cooper.
+const PLACE: Place = Place {
+    port: 2375,
+    bridge: "cooper-run",
+};
 
 /// The engine answers within this time after its start, even on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -30,37 +37,55 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             "Cooper makes namespaces, mounts and control groups: run this as root (sudo cargo xtask run)"
         );
     }
-    if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)) {
-        bail!("port {PORT} on 127.0.0.1 is taken ({error}): another engine? Stop it first");
-    }
+    check_port(PLACE.port)?;
     let binary = sh::build_cooper("release")?;
+    bring_up(&binary, &PLACE, |daemon, _| match once {
+        true => Ok(()),
+        false => wait_for_end(daemon),
+    })
+}
+
+fn check_port(port: u16) -> Result<()> {
+    if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        bail!("port {port} on 127.0.0.1 is taken ({error}): another engine? Stop it first");
+    }
+    Ok(())
+}
+
+/// An engine in a throw-away root, for as long as `stay` takes; nothing of it is left.
+fn bring_up(
+    binary: &Path,
+    place: &Place,
+    stay: impl FnOnce(&mut Child, &Client) -> Result<()>,
+) -> Result<()> {
     let root = tempfile::Builder::new()
         .prefix("cooper-run-")
         .tempdir()
         .context("a throw-away root")?;
     let socket = root.path().join("cooper.sock");
-    let mut daemon = launch(&binary, root.path(), &socket)?;
-    let outcome = introduce(&mut daemon, &binary, &socket, once);
+    let mut daemon = launch(binary, place, root.path(), &socket)?;
     let client = Client::new(&socket);
+    let outcome =
+        introduce(&mut daemon, binary, place, &socket).and_then(|()| stay(&mut daemon, &client));
     let stopped = stop(&client, &mut daemon);
-    let bridge = testkit::network::Bridge::named(BRIDGE);
+    let bridge = testkit::network::Bridge::named(place.bridge);
     outcome
         .and(stopped)
         .and(bridge.take_down(&root.path().join("data")))
 }
 
-fn launch(binary: &Path, root: &Path, socket: &Path) -> Result<Child> {
+fn launch(binary: &Path, place: &Place, root: &Path, socket: &Path) -> Result<Child> {
     let log = std::fs::File::create(root.join("daemon.log"))?;
     let mut command = sh::command(binary);
     command.arg("daemon").args(["--config-file", "/dev/null"]);
     command.arg(format!("--data-root={}", root.join("data").display()));
     command.arg(format!("--exec-root={}", root.join("exec").display()));
     command.arg(format!("--pidfile={}", root.join("cooper.pid").display()));
-    command.arg(format!("--cgroup-parent=/cooper-run-{PORT}"));
+    command.arg(format!("--cgroup-parent=/cooper-run-{}", place.port));
     // An installed Cooper keeps its own.
-    command.arg(format!("--bridge={BRIDGE}"));
+    command.arg(format!("--bridge={}", place.bridge));
     command.arg(format!("--host=unix://{}", socket.display()));
-    command.arg(format!("--host=tcp://127.0.0.1:{PORT}"));
+    command.arg(format!("--host=tcp://127.0.0.1:{}", place.port));
     command
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
@@ -70,7 +95,7 @@ fn launch(binary: &Path, root: &Path, socket: &Path) -> Result<Child> {
     command.spawn().context("start the engine")
 }
 
-fn introduce(daemon: &mut Child, binary: &Path, socket: &Path, once: bool) -> Result<()> {
+fn introduce(daemon: &mut Child, binary: &Path, place: &Place, socket: &Path) -> Result<()> {
     let client = Client::new(socket);
     let begin = std::time::Instant::now();
     while !client.answers() {
@@ -94,8 +119,8 @@ fn introduce(daemon: &mut Child, binary: &Path, socket: &Path, once: bool) -> Re
         println!("no busybox image: Debian's package busybox-static cannot be had here");
     }
     greet(&client)?;
-    println!("{}", next_steps(socket));
-    if once { Ok(()) } else { wait_for_end(daemon) }
+    println!("{}", next_steps(place.port, socket));
+    Ok(())
 }
 
 /// An image of one layer: this binary as /cooper, which greets or serves.
@@ -162,13 +187,13 @@ fn greet(client: &Client) -> Result<()> {
     Ok(())
 }
 
-fn next_steps(socket: &Path) -> String {
+fn next_steps(port: u16, socket: &Path) -> String {
     format!(
         "
 try next, in another terminal:
-    curl http://127.0.0.1:{PORT}/version
-    curl http://127.0.0.1:{PORT}/images/json
-    curl http://127.0.0.1:{PORT}/containers/json?all=1
+    curl http://127.0.0.1:{port}/version
+    curl http://127.0.0.1:{port}/images/json
+    curl http://127.0.0.1:{port}/containers/json?all=1
     export DOCKER_HOST=unix://{socket}
     docker images
     docker run --rm busybox echo hello
@@ -217,4 +242,116 @@ fn stop(client: &Client, daemon: &mut Child) -> Result<()> {
     testkit::daemon::signal(daemon.id(), "TERM");
     daemon.wait().context("wait for the engine")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    use testkit::network::Bridge;
+    use testkit::{TestDaemon, wait_until};
+
+    use super::*;
+
+    const SERVES_WITHIN: Duration = Duration::from_secs(20);
+
+    /// The binary that the same build has made.
+    fn cooper() -> Option<std::path::PathBuf> {
+        let own = std::env::current_exe().unwrap();
+        let built = own.parent().unwrap().with_file_name("cooper");
+        if built.exists() {
+            return Some(built);
+        }
+        assert!(!testkit::is_ci(), "{} is missing", built.display());
+        println!("skipped: no {}; build it first", built.display());
+        None
+    }
+
+    fn free_port() -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.local_addr().unwrap().port()
+    }
+
+    /// Runs a web server that says `word`, and answers its port.
+    fn serve(client: &Client, word: &str) -> u16 {
+        let port = free_port();
+        let script = format!("echo {word} > /index.html; exec httpd -f -p 80 -h /");
+        let body = json!({
+            "Image": "busybox", "Cmd": ["sh", "-c", script],
+            "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": port.to_string()}]}},
+        });
+        let created = client.post("/containers/create", &body).expect(201).json();
+        let start = format!("/containers/{}/start", created["Id"].as_str().unwrap());
+        client.post(&start, &Value::Null).expect(204);
+        port
+    }
+
+    fn page(port: u16) -> Option<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+        stream.set_read_timeout(Some(SERVES_WITHIN)).unwrap();
+        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.contains("200 OK").then_some(answer)
+    }
+
+    fn serves(port: u16, word: &str) {
+        let page = wait_until("the page", SERVES_WITHIN, || page(port));
+        assert!(page.ends_with(&format!("{word}\n")), "{page}");
+    }
+
+    #[test]
+    fn an_engine_that_is_brought_up_leaves_the_one_that_runs_alone() {
+        if !testkit::is_root() {
+            return;
+        }
+        let Some(binary) = cooper() else { return };
+        let first = TestDaemon::start(&binary);
+        first.load_busybox();
+        let port = serve(&first.client(), "first");
+        serves(port, "first");
+        // What its rules have counted goes on.
+        let held = || -> Vec<String> {
+            let uncounted = |line: String| {
+                let words: Vec<&str> = line.split_ascii_whitespace().collect();
+                let is_count = |at: usize| at > 0 && ["packets", "bytes"].contains(&words[at - 1]);
+                let kept = (0..words.len()).filter(|at| !is_count(*at));
+                let words: Vec<&str> = kept.map(|at| words[at]).collect();
+                words.join(" ")
+            };
+            first.bridge().left().into_iter().map(uncounted).collect()
+        };
+        let before = held();
+        let place = Place {
+            port: free_port(),
+            bridge: "ctbeside",
+        };
+        let mut seen = Ok(());
+        let look = |client: &Client| {
+            let second = serve(client, "second");
+            serves(second, "second");
+            serves(port, "first");
+            assert_eq!(held(), before, "while both run");
+            let listed = first.client().get("/containers/json?all=1").json();
+            assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");
+            let taken = check_port(place.port).unwrap_err();
+            assert!(taken.to_string().contains("is taken"), "{taken}");
+        };
+        // A look that fails must not leave the engine behind.
+        let brought = bring_up(&binary, &place, |_, client| {
+            seen = catch_unwind(AssertUnwindSafe(|| look(client)));
+            Ok(())
+        });
+        if let Err(panic) = seen {
+            resume_unwind(panic);
+        }
+        brought.unwrap();
+        serves(port, "first");
+        assert_eq!(held(), before, "afterwards");
+        let left = Bridge::named(place.bridge).left();
+        assert!(left.is_empty(), "{left:?}");
+        check_port(place.port).unwrap();
+    }
 }
