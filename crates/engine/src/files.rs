@@ -66,6 +66,17 @@ pub(crate) fn make(
     write_definition(engine, definition, name)
 }
 
+/// Bytes of what [`make`] put below a container's `upper`, as far as it is there still: dockerd has it in a layer of its
+/// own, which does not count as the container's.
+pub(crate) fn given_bytes(upper: BorrowedFd<'_>) -> u64 {
+    let etc = sys::path::open_directory_beneath(upper, ETC);
+    match etc.and_then(|etc| file::read_link_at(etc.as_fd(), MTAB.0)) {
+        Ok(target) if target == MTAB.1 => MTAB.1.len() as u64,
+        // Something else is there, or nothing.
+        Ok(_) | Err(_) => 0,
+    }
+}
+
 /// Makes `/etc/mtab` in a container's own layer, below a directory with the attributes of the image's.
 fn make_mtab(root: BorrowedFd<'_>, held: &image::Held) -> io::Result<()> {
     let mut attributes = None;

@@ -9,7 +9,7 @@ use api::container::inspect::Sizes;
 use sys::file::{self, Kind};
 use sys::path;
 
-use crate::{Engine, Error};
+use crate::{Engine, Error, files};
 
 impl Engine {
     /// Sizes of a container's own layer and of everything it sees, in bytes.
@@ -41,6 +41,7 @@ fn own_bytes(upper: &Path) -> io::Result<u64> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         other => other?,
     };
+    let given = files::given_bytes(root.as_fd());
     let mut seen = HashSet::new();
     let mut bytes: u64 = 0;
     let mut left: Vec<Vec<u8>> = vec![Vec::new()];
@@ -64,7 +65,7 @@ fn own_bytes(upper: &Path) -> io::Result<u64> {
             }
         }
     }
-    Ok(bytes)
+    Ok(bytes.saturating_sub(given))
 }
 
 #[cfg(test)]
@@ -81,6 +82,13 @@ mod tests {
         std::os::unix::fs::symlink("/usr", root.join("usr")).unwrap();
         // A symbolic link is as long as its target.
         assert_eq!(own_bytes(root).unwrap(), 1000 + 4);
+        // What a container of Docker's has from the beginning is not its own.
+        std::fs::create_dir(root.join("etc")).unwrap();
+        std::os::unix::fs::symlink("/proc/mounts", root.join("etc/mtab")).unwrap();
+        assert_eq!(own_bytes(root).unwrap(), 1000 + 4);
+        std::fs::remove_file(root.join("etc/mtab")).unwrap();
+        std::fs::write(root.join("etc/mtab"), [0; 12]).unwrap();
+        assert_eq!(own_bytes(root).unwrap(), 1000 + 4 + 12);
         assert_eq!(own_bytes(&root.join("none")).unwrap(), 0);
     }
 }
