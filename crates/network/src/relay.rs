@@ -146,6 +146,7 @@ impl Relay {
                 self.handle(*event);
             }
         }
+        self.connections.handled();
         self.events = events;
         self.sessions.expire(&self.epoll, Instant::now());
         self.make_room();

@@ -61,12 +61,14 @@ struct HungUp {
 pub(super) struct Connections {
     slots: Vec<Option<Connection>>,
     free: Vec<usize>,
+    /// Free as well, but events that were taken together may still name the connection that was there.
+    freed: Vec<usize>,
     spare: Vec<Pipe>,
 }
 
 impl Connections {
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len() - self.free.len() - self.freed.len()
     }
 
     /// Begins to connect to `target` on behalf of `client`.
@@ -120,8 +122,13 @@ impl Connections {
         if alive.is_err() || connection.over() {
             // Closing a descriptor takes it out of the epoll set.
             self.slots[slot] = None;
-            self.free.push(slot);
+            self.freed.push(slot);
         }
+    }
+
+    /// All events that were taken together have been handled.
+    pub(super) fn handled(&mut self) {
+        self.free.append(&mut self.freed);
     }
 }
 
@@ -245,5 +252,49 @@ fn blocked(answer: io::Result<usize>) -> io::Result<Option<usize>> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn begin(connections: &mut Connections, epoll: &Epoll) -> [TcpStream; 2] {
+        let listener = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (front, target) = (listener(), listener());
+        let address = |listener: &TcpListener| match listener.local_addr().unwrap() {
+            SocketAddr::V4(address) => address,
+            SocketAddr::V6(_) => unreachable!("it is bound to an address of IPv4"),
+        };
+        let outside = TcpStream::connect(address(&front)).unwrap();
+        let (client, _) = front.accept().unwrap();
+        connections.begin(epoll, client, address(&target)).unwrap();
+        [outside, target.accept().unwrap().0]
+    }
+
+    #[test]
+    fn a_slot_is_used_again_once_no_event_of_the_last_connection_is_left() {
+        let (epoll, mut connections) = (Epoll::new().unwrap(), Connections::default());
+        let ends = begin(&mut connections, &epoll);
+        drop(ends);
+        let mut events = Vec::new();
+        while connections.len() > 0 {
+            epoll
+                .wait(&mut events, Some(Duration::from_secs(10)))
+                .unwrap();
+            assert!(!events.is_empty(), "a closed connection stays");
+            for event in &events {
+                connections.pump(&epoll, Source::from_key(event.key), event.hung_up);
+            }
+        }
+        let second = begin(&mut connections, &epoll);
+        assert!(connections.slots[0].is_none() && connections.slots[1].is_some());
+        connections.handled();
+        let third = begin(&mut connections, &epoll);
+        assert!(connections.slots[0].is_some() && connections.slots.len() == 2);
+        drop((second, third));
     }
 }
