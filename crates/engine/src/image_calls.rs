@@ -173,7 +173,13 @@ impl Engine {
 
 /// Journals what happened to an image, in dockerd's words: with its labels, and `name` as the attribute. It has
 /// happened, whether it can be journaled or not.
-fn note(engine: &Engine, action: &str, id: &str, name: &str, image: Option<&image::Image>) {
+pub(crate) fn note(
+    engine: &Engine,
+    action: &str,
+    id: &str,
+    name: &str,
+    image: Option<&image::Image>,
+) {
     let labels = image.and_then(|image| image.config.config.as_ref()?.labels.clone());
     let mut attributes = labels.unwrap_or_default();
     attributes.insert("name".to_owned(), name.to_owned());

@@ -11,7 +11,7 @@ use registry::pull::Request;
 use tokio::sync::mpsc;
 
 use crate::image_calls::{PROGRESS_MESSAGES, Progress};
-use crate::{Engine, Error, events};
+use crate::{Engine, Error, image_calls};
 
 /// The registry that a login without a name means, as Docker spells it in credentials.
 const DOCKER_IO: &str = "docker.io";
@@ -83,20 +83,20 @@ impl Engine {
         let (outcome, ()) = tokio::join!(pulling, forwarding);
         outcome?;
         let (engine, reference) = (self.clone(), request.reference.clone());
-        let note = move || engine.note_pull(&reference);
+        let note = move || {
+            engine.note_pull(&reference);
+            Ok(())
+        };
         self.inner().blocking(note).await?;
         self.warn_of_platform(request, client).await
     }
 
-    /// Journals the pull as dockerd does: under the name that was asked for, with the image's labels.
-    fn note_pull(&self, reference: &Reference) -> Result<(), Error> {
+    /// Journals the pull as dockerd does: under the name that was asked for.
+    fn note_pull(&self, reference: &Reference) {
         // All tags of a repository are no image.
         let image = self.images().resolve(&reference.familiar()).ok();
-        let labels = image.and_then(|image| image.config.config.as_ref()?.labels.clone());
-        let mut attributes = labels.unwrap_or_default();
-        attributes.insert("name".to_owned(), reference.familiar_name());
-        let event = events::event("image", "pull", &reference.familiar(), attributes);
-        self.inner().journal.append(vec![event])
+        let (id, name) = (reference.familiar(), reference.familiar_name());
+        image_calls::note(self, "pull", &id, &name, image.as_ref());
     }
 
     /// dockerd's last line when the only image there is was made for another platform.
