@@ -15,21 +15,6 @@ use shim::protocol::{
 };
 use shim::{Client, protocol};
 
-/// Whether to skip: no root. In CI that is a failure.
-pub(crate) fn skip_without_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let uid = status
-        .lines()
-        .find(|line| line.starts_with("Uid:"))
-        .unwrap();
-    let root = uid.split_whitespace().nth(2) == Some("0");
-    assert!(root || std::env::var_os("CI").is_none(), "CI runs as root");
-    if !root {
-        println!("skipped: needs root");
-    }
-    !root
-}
-
 /// What a container is made with, besides its program.
 #[derive(Default)]
 pub(crate) struct Options {

@@ -1,11 +1,7 @@
 //! The shim as a process, with real containers: busybox-static in a directory, no network.
 //!
 //! What needs no container is tested inside the crate, with ordinary children.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test: helpers fail it by panicking, and say what they skip or measure"
-)]
+#![expect(clippy::unwrap_used, reason = "a test: helpers fail it by panicking")]
 
 mod fixture;
 
@@ -13,7 +9,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fixture::{Fixture, Options, demultiplex, rest, skip_without_root};
+use fixture::{Fixture, Options, demultiplex, rest};
 use shim::protocol::{
     Exec, FailureKind, Notice, Phase, ProcessId, Reply, Request, Size, State, Streams, Wanted,
 };
@@ -27,7 +23,7 @@ fn init() -> ProcessId {
 
 #[test]
 fn a_container_from_create_to_acknowledge() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("cycle");
@@ -65,7 +61,7 @@ fn a_container_from_create_to_acknowledge() {
 
 #[test]
 fn a_parked_shim_makes_its_container_in_the_renamed_cgroup() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("parked");
@@ -91,7 +87,7 @@ fn a_parked_shim_makes_its_container_in_the_renamed_cgroup() {
 
 #[test]
 fn a_shim_has_a_name_that_people_know() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("named");
@@ -104,7 +100,7 @@ fn a_shim_has_a_name_that_people_know() {
 
 #[test]
 fn the_end_of_control_before_create_leaves_nothing() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("unused");
@@ -122,7 +118,7 @@ fn the_end_of_control_before_create_leaves_nothing() {
 
 #[test]
 fn a_terminal_is_one_raw_stream_with_a_size() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("terminal");
@@ -184,7 +180,7 @@ fn exec(id: &str, args: &[&str]) -> Exec {
 
 #[test]
 fn execs_run_beside_each_other_with_their_own_ends() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("exec");
@@ -229,7 +225,7 @@ fn execs_run_beside_each_other_with_their_own_ends() {
 
 #[test]
 fn a_program_that_cannot_run_is_told_by_its_kind() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("nope");
@@ -257,7 +253,7 @@ fn a_program_that_cannot_run_is_told_by_its_kind() {
 
 #[test]
 fn a_failed_create_or_start_ends_the_shim_and_leaves_nothing() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("failed");
@@ -282,7 +278,7 @@ fn a_failed_create_or_start_ends_the_shim_and_leaves_nothing() {
 
 #[test]
 fn pause_resume_and_signals_to_all() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("pause");
@@ -324,7 +320,7 @@ fn pause_resume_and_signals_to_all() {
 
 #[test]
 fn the_daemon_dies_and_another_finds_the_container() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("orphan");
@@ -350,7 +346,7 @@ fn the_daemon_dies_and_another_finds_the_container() {
 
 #[test]
 fn a_killed_shim_leaves_a_dead_socket_and_no_record() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("killed");
@@ -366,7 +362,7 @@ fn a_killed_shim_leaves_a_dead_socket_and_no_record() {
 
 #[test]
 fn a_kill_for_memory_is_told_and_recorded() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     if !runtime::cgroup::has_controller("memory") {
@@ -399,7 +395,7 @@ const PRIVATE_KIB_AIM: u64 = 300;
 
 #[test]
 fn a_quiet_shim_is_small() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("small");
@@ -436,7 +432,7 @@ fn a_quiet_shim_is_small() {
 
 #[test]
 fn a_full_disk_neither_blocks_nor_kills() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn_with_small_disk("full");
@@ -494,7 +490,7 @@ fn limit_descriptors(pid: u32, limit: &str) {
 
 #[test]
 fn without_descriptors_the_shim_rests_and_then_serves() {
-    if skip_without_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut fixture = Fixture::spawn("descriptors");

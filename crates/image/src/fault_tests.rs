@@ -110,7 +110,7 @@ fn check_sound(root: &Path) {
 
 #[test]
 fn killed_after_any_durable_step_the_store_opens_clean() {
-    if !is_root() || child_root().is_some() {
+    if !testkit::is_root() || child_root().is_some() {
         return;
     }
     for point in [
@@ -147,7 +147,7 @@ fn killed_after_any_durable_step_the_store_opens_clean() {
 
 #[test]
 fn without_a_fault_the_life_ends_with_nothing_left() {
-    if !is_root() || child_root().is_some() {
+    if !testkit::is_root() || child_root().is_some() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -165,7 +165,7 @@ fn without_a_fault_the_life_ends_with_nothing_left() {
 
 #[test]
 fn layers_of_an_unclean_boot_are_unpacked_again() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -218,7 +218,7 @@ fn after_a_power_cut(position: usize, spoil: impl Fn(&Path)) -> (TestStore, Imag
 
 #[test]
 fn one_bad_or_missing_blob_after_a_power_cut_costs_its_image_alone() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let flip = |blob: &Path| {
@@ -280,7 +280,7 @@ fn one_bad_or_missing_blob_after_a_power_cut_costs_its_image_alone() {
 
 #[test]
 fn an_image_without_its_configuration_hides_no_other_and_comes_back() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let (test, image, archive) = after_a_power_cut(1, |_| {});
@@ -382,7 +382,7 @@ fn part_of_a_bomb() {
 
 #[test]
 fn a_bomb_leaves_the_reserve_alone() {
-    if !is_root() || child_root().is_some() {
+    if !testkit::is_root() || child_root().is_some() {
         return;
     }
     passes(in_a_small_file_system("fault_tests::part_of_a_bomb", 64));
@@ -404,7 +404,7 @@ fn in_a_small_file_system(part: &str, mebibytes: u32) -> Output {
 
 #[test]
 fn a_full_disk_is_an_error_and_gets_its_space_back() {
-    if !is_root() || child_root().is_some() {
+    if !testkit::is_root() || child_root().is_some() {
         return;
     }
     passes(in_a_small_file_system(

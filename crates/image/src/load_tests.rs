@@ -16,7 +16,7 @@ fn busybox() -> Vec<u8> {
 
 #[test]
 fn a_docker_archive_becomes_an_image() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -48,7 +48,7 @@ fn a_docker_archive_becomes_an_image() {
 
 #[test]
 fn loading_twice_changes_nothing() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -105,7 +105,7 @@ fn nobody_waits_for_another_ones_half_a_blob_to_be_hashed() {
 
 /// An error with this text, and a store as empty as before.
 fn refused(archive: &[u8], text: &str) {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -196,7 +196,7 @@ fn an_evil_layer_leaves_nothing() {
 
 #[test]
 fn an_image_without_name_is_loaded_by_its_id() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -213,7 +213,7 @@ fn an_image_without_name_is_loaded_by_its_id() {
 
 #[test]
 fn the_id_alone_is_found_as_the_whole_image_is() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -234,7 +234,7 @@ fn the_id_alone_is_found_as_the_whole_image_is() {
 
 #[test]
 fn old_archives_link_layers_to_each_other() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let diff_id = Digest::of(&layer());
@@ -329,7 +329,7 @@ fn oci_layout(annotations: &str, nested: bool) -> (Vec<u8>, Digest, Digest) {
 
 #[test]
 fn oci_layouts_have_names_in_annotations() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     for (annotations, nested, name) in [
@@ -386,7 +386,7 @@ fn an_oci_layout_that_lies_is_refused() {
         .unwrap();
     let mut changed = archive;
     changed[position..position + 5].copy_from_slice(b"Linux");
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -439,7 +439,7 @@ fn a_download_goes_on_where_it_stopped() {
 fn a_load_that_nobody_wants_any_more_leaves_nothing() {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let layer = |content| TarMaker::new().file_mode("file", 0o644, content).done();

@@ -21,7 +21,7 @@ fn an_archive_saved_by_dockerd_gives_the_same_image() {
         eprintln!("skipped: {PEER} names no dockerd to compare with");
         return;
     };
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let docker = |arguments: &[&str]| {

@@ -31,7 +31,7 @@ fn shown(removed: &[Removed]) -> Vec<String> {
 
 #[test]
 fn an_image_is_found_by_name_id_and_prefix() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -88,7 +88,7 @@ fn an_image_is_found_by_name_id_and_prefix() {
 
 #[test]
 fn an_ambiguous_prefix_is_no_image() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -118,7 +118,7 @@ fn an_ambiguous_prefix_is_no_image() {
 
 #[test]
 fn names_are_taken_first_and_the_image_with_the_last() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -157,7 +157,7 @@ fn names_are_taken_first_and_the_image_with_the_last() {
 
 #[test]
 fn a_container_is_in_the_way() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -223,7 +223,7 @@ fn a_container_is_in_the_way() {
 
 #[test]
 fn shared_layers_go_with_their_last_image() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -251,7 +251,7 @@ fn shared_layers_go_with_their_last_image() {
 
 #[test]
 fn a_tag_that_moves_leaves_a_dangling_image() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -271,7 +271,7 @@ fn a_tag_that_moves_leaves_a_dangling_image() {
 
 #[test]
 fn an_image_without_layers_has_something_to_mount() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -285,7 +285,7 @@ fn an_image_without_layers_has_something_to_mount() {
 
 #[test]
 fn history_is_newest_first() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();
@@ -310,7 +310,7 @@ fn history_is_newest_first() {
 
 #[test]
 fn a_tag_must_be_a_tag() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let test = TestStore::new();

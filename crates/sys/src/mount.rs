@@ -590,8 +590,7 @@ mod tests {
 
     #[test]
     fn unknown_file_system_is_enodev() {
-        if !rustix::process::geteuid().is_root() {
-            println!("skipped: needs root");
+        if !testkit::is_root() {
             return;
         }
         let error = FsContext::open("no-such-fs").unwrap_err();

@@ -74,8 +74,7 @@ mod tests {
 
     #[test]
     fn the_sealed_binary_reads_like_ours_and_cannot_be_opened_for_writing() {
-        if !crate::process::is_root() {
-            println!("skipped: needs root");
+        if !testkit::is_root() {
             return;
         }
         let sealed = seal().unwrap();

@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
     reason = "helpers of tests: a failure is the test's"
 )]
 
@@ -17,19 +16,6 @@ use sys::overlay::{Method, Request, mount};
 
 /// Docker's limit on the layers of an image, and ours.
 const LAYERS: usize = 128;
-
-fn is_root() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    if status.lines().any(|line| line.starts_with("Uid:\t0\t")) {
-        return true;
-    }
-    assert!(
-        std::env::var("CI").as_deref() != Ok("true"),
-        "CI must run the tests that need root"
-    );
-    println!("skipped: needs root");
-    false
-}
 
 /// `(major, minor)` of the running kernel.
 fn kernel() -> (u32, u32) {
@@ -99,21 +85,21 @@ fn try_method(forced: Option<Method>) -> io::Result<()> {
 
 #[test]
 fn the_kernel_takes_128_layers_by_itself() {
-    if is_root() {
+    if testkit::is_root() {
         try_method(None).unwrap();
     }
 }
 
 #[test]
 fn mount_takes_128_layers_in_one_page() {
-    if is_root() {
+    if testkit::is_root() {
         try_method(Some(Method::Legacy)).unwrap();
     }
 }
 
 #[test]
 fn layers_are_added_one_by_one_from_6_5_on() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let added = try_method(Some(Method::LowerPlus));
@@ -128,7 +114,7 @@ fn layers_are_added_one_by_one_from_6_5_on() {
 /// current directory that belongs to all of them.
 #[test]
 fn threads_mount_at_once_and_the_current_directory_stays() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     const THREADS: usize = 4;

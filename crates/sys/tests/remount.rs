@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
     reason = "helpers of tests: a failure is the test's"
 )]
 
@@ -13,19 +12,6 @@ use std::path::Path;
 use sys::mount::{self, Attributes, Change, Depth, FsContext, Propagation, remount};
 use sys::namespace::{Set, unshare};
 use sys::path::{OpenFlags, open_directory, open_in_root};
-
-fn is_root() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    if status.lines().any(|line| line.starts_with("Uid:\t0\t")) {
-        return true;
-    }
-    assert!(
-        std::env::var("CI").as_deref() != Ok("true"),
-        "CI must run the tests that need root"
-    );
-    println!("skipped: needs root");
-    false
-}
 
 /// A tmpfs at `place` below `root`, as the descriptor it was made with.
 fn tmpfs(root: &OwnedFd, place: &str) -> OwnedFd {
@@ -51,7 +37,7 @@ fn options(place: &Path) -> (String, String) {
 
 /// Runs `action` on a directory in a thread with mounts of its own, which end with it.
 fn privately(action: impl FnOnce(&Path) + Send + 'static) {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

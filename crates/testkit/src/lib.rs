@@ -60,15 +60,17 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut condition: impl FnMut() ->
 
 /// Whether this test can run as root; under CI it must.
 pub fn is_root() -> bool {
-    let root = std::fs::read_to_string("/proc/self/status")
-        .expect("read /proc/self/status")
-        .lines()
-        .any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
-    if !root {
-        assert!(!is_ci(), "this machine must run the tests as root");
-        println!("skipped: needs root");
+    needs("root", sys::process::is_root())
+}
+
+/// Whether a test that needs `what` can run: when it is not `there`, the test is skipped with a word, and under CI that
+/// is a failure.
+pub fn needs(what: &str, there: bool) -> bool {
+    if !there {
+        assert!(!is_ci(), "this machine must run the tests that need {what}");
+        println!("skipped: needs {what}");
     }
-    root
+    there
 }
 
 /// Whether a skip is a failure (`CI=true`).

@@ -10,7 +10,7 @@ use tar::{EntryType, Header};
 use super::tests::Stack;
 use super::{NEVER, Source, first_pass};
 use crate::digest::Digest;
-use crate::testing::{TarMaker, gzip, is_root};
+use crate::testing::{TarMaker, gzip};
 
 /// What a file outside looks like: path, mode, owner, time, links, content.
 type Seen = (String, u32, u32, u32, i64, u64, Vec<u8>);
@@ -74,7 +74,7 @@ fn time_of_replacements(links: u32) -> std::time::Duration {
 
 #[test]
 fn what_replaces_something_does_not_look_at_everything_else() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let alone = time_of_replacements(0);
@@ -106,7 +106,7 @@ fn attack(layers: impl Fn(&str) -> Vec<Vec<u8>>) -> (Stack, Result<(), String>) 
 
 /// The attack is refused with this text.
 fn refused(part: &str, layer: impl Fn(&str) -> TarMaker) {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let (_, result) = attack(|outside| vec![layer(outside).done()]);
@@ -116,7 +116,7 @@ fn refused(part: &str, layer: impl Fn(&str) -> TarMaker) {
 
 /// The attack is unpacked, and stays inside.
 fn contained(layer: impl Fn(&str) -> TarMaker) -> Option<Stack> {
-    if !is_root() {
+    if !testkit::is_root() {
         return None;
     }
     let (stack, result) = attack(|outside| vec![layer(outside).done()]);
@@ -489,7 +489,7 @@ mod links {
 
     #[test]
     fn a_symlink_of_a_lower_layer_is_not_followed() {
-        if !is_root() {
+        if !testkit::is_root() {
             return;
         }
         let (stack, result) = attack(|outside| {
@@ -749,7 +749,7 @@ mod bombs {
 
     #[test]
     fn garbage_after_the_archive_is_bounded() {
-        if !is_root() {
+        if !testkit::is_root() {
             return;
         }
         let mut tar = TarMaker::new().file("x", b"").done();
@@ -766,7 +766,7 @@ mod bombs {
         refused("unhandled tar header type 'M'", |_| {
             TarMaker::new().append(raw(EntryType::new(b'M'), b"x", b""), b"")
         });
-        if !is_root() {
+        if !testkit::is_root() {
             return;
         }
         let mut tar = TarMaker::new().file("x", b"").done();

@@ -11,7 +11,7 @@ use tar::EntryType;
 
 use super::extract::OPAQUE;
 use super::*;
-use crate::testing::{TarMaker, gzip, is_root};
+use crate::testing::{TarMaker, gzip};
 
 /// Layers unpacked above each other in a directory of their own, beside a host tree they must not touch.
 pub(crate) struct Stack {
@@ -87,7 +87,7 @@ fn is_opaque(path: &Path) -> bool {
 
 #[test]
 fn files_keep_mode_owner_time_and_content() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut header = tar::Header::new_gnu();
@@ -130,7 +130,7 @@ fn files_keep_mode_owner_time_and_content() {
 
 #[test]
 fn a_setgid_directory_gives_its_group_to_nobody() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut header = tar::Header::new_gnu();
@@ -151,7 +151,7 @@ fn a_setgid_directory_gives_its_group_to_nobody() {
 
 #[test]
 fn whiteouts_become_devices_and_opaque_directories() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let lower = TarMaker::new()
@@ -205,7 +205,7 @@ fn whiteouts_become_devices_and_opaque_directories() {
 
 #[test]
 fn an_opaque_root_hides_each_name_below() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let lower = TarMaker::new().file("a", b"").file("d/x", b"").done();
@@ -220,7 +220,7 @@ fn an_opaque_root_hides_each_name_below() {
 
 #[test]
 fn implied_directories_look_like_the_ones_below() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let bottom = TarMaker::new()
@@ -251,7 +251,7 @@ fn implied_directories_look_like_the_ones_below() {
 
 #[test]
 fn hard_links_reach_files_of_lower_layers() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let lower = TarMaker::new()
@@ -286,7 +286,7 @@ fn hard_links_reach_files_of_lower_layers() {
 
 #[test]
 fn special_files_and_long_names() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut device = tar::Header::new_gnu();
@@ -337,7 +337,7 @@ fn special_files_and_long_names() {
 
 #[test]
 fn extended_attributes_of_an_image_are_the_harmless_ones() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -406,7 +406,7 @@ fn gnu_tar(arguments: &[&str], directory: &Path) -> Vec<u8> {
 
 #[test]
 fn sparse_files_in_all_four_formats_of_gnu_tar() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -429,7 +429,7 @@ fn sparse_files_in_all_four_formats_of_gnu_tar() {
 
 #[test]
 fn many_fragments_in_the_old_gnu_format() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -444,7 +444,7 @@ fn many_fragments_in_the_old_gnu_format() {
 
 #[test]
 fn later_entries_replace_earlier_ones() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let layer = TarMaker::new()
@@ -468,7 +468,7 @@ fn later_entries_replace_earlier_ones() {
 
 #[test]
 fn compression_is_told_by_the_bytes() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let plain = TarMaker::new().file("a", &[7; 100_000]).done();
@@ -492,7 +492,7 @@ fn compression_is_told_by_the_bytes() {
 
 #[test]
 fn a_wrong_or_cut_archive_is_an_error() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let plain = TarMaker::new().file("a", &[7; 100_000]).done();
@@ -537,7 +537,7 @@ impl Read for Marks<'_> {
 
 #[test]
 fn both_passes_end_when_nobody_wants_the_layer() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let long = 256 << 20;
@@ -572,7 +572,7 @@ fn both_passes_end_when_nobody_wants_the_layer() {
 
 #[test]
 fn a_file_that_cannot_fit_is_refused_before_it_is_written() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut header = tar::Header::new_gnu();

@@ -19,23 +19,6 @@ const POLL: Duration = Duration::from_millis(2);
 /// How long something must not happen to be believed not to.
 const QUIET: Duration = Duration::from_millis(60);
 
-/// Whether the test can run; without root it is skipped, but never in CI.
-fn is_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let uid = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1));
-    if uid == Some("0") {
-        return true;
-    }
-    assert!(
-        std::env::var("CI").as_deref() != Ok("true"),
-        "CI must run the tests that need root"
-    );
-    println!("skipped: needs root");
-    false
-}
-
 /// A group with a parent of its own, removed with everything in it at the end.
 struct Group {
     parent: String,
@@ -195,7 +178,7 @@ fn resources(json: serde_json::Value) -> oci::LinuxResources {
 
 #[test]
 fn create_open_list_remove() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut group = Group::new("create");
@@ -223,7 +206,7 @@ fn create_open_list_remove() {
 
 #[test]
 fn join_and_nested_groups() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut group = Group::new("join");
@@ -256,7 +239,7 @@ fn join_and_nested_groups() {
 
 #[test]
 fn remove_waits_until_the_last_process_is_gone() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut group = Group::new("remove");
@@ -278,7 +261,7 @@ fn remove_waits_until_the_last_process_is_gone() {
 
 #[test]
 fn destroying_kills_what_is_there_and_needs_nobody() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut group = Group::new("destroy");
@@ -294,7 +277,7 @@ fn destroying_kills_what_is_there_and_needs_nobody() {
 
 #[test]
 fn a_renamed_group_keeps_its_processes() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let mut group = Group::new("rename");
@@ -328,7 +311,7 @@ fn a_renamed_group_keeps_its_processes() {
 
 #[test]
 fn freeze_stops_and_thaw_goes_on() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let group = Group::new("freeze");
@@ -353,7 +336,7 @@ fn freeze_stops_and_thaw_goes_on() {
 
 #[test]
 fn kill_reaches_a_family_also_when_frozen() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     for frozen in [false, true] {
@@ -375,7 +358,7 @@ fn kill_reaches_a_family_also_when_frozen() {
 
 #[test]
 fn the_memory_limit_kills_and_is_counted() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let group = Group::new("memory");
@@ -408,7 +391,7 @@ fn the_memory_limit_kills_and_is_counted() {
 
 #[test]
 fn memory_limits_change_on_a_live_group() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let group = Group::new("live");
@@ -445,7 +428,7 @@ fn memory_limits_change_on_a_live_group() {
 
 #[test]
 fn the_pids_limit_stops_forks() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let group = Group::new("pids");
@@ -479,7 +462,7 @@ fn the_pids_limit_stops_forks() {
 
 #[test]
 fn the_quota_throttles() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let group = Group::new("cpu");
@@ -524,7 +507,7 @@ fn the_quota_throttles() {
 
 #[test]
 fn device_rules_deny_and_change() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let group = Group::new("devices");
@@ -566,7 +549,7 @@ fn device_rules_deny_and_change() {
 
 #[test]
 fn entry_moves_the_caller() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let group = Group::new("entry");
@@ -598,7 +581,7 @@ fn entry_moves_the_caller() {
 
 #[test]
 fn what_the_host_lacks_is_said() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let group = Group::new("lacks");
@@ -639,7 +622,7 @@ fn current_group() -> std::os::fd::OwnedFd {
 
 #[test]
 fn limits_that_make_no_sense_are_refused() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let group = Group::new("sense");

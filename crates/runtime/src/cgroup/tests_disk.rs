@@ -68,7 +68,7 @@ fn is_slowed_down(group: &Group, (major, minor): (u64, u64)) {
 
 #[test]
 fn block_devices_are_throttled_and_counted() {
-    if !is_root() {
+    if !testkit::is_root() {
         return;
     }
     let group = Group::new("blkio");
