@@ -13,6 +13,9 @@ use super::extract::OPAQUE;
 use super::*;
 use crate::testing::{TarMaker, gzip};
 
+mod ends;
+mod sparse;
+
 /// Layers unpacked above each other in a directory of their own, beside a host tree they must not touch.
 pub(crate) struct Stack {
     pub(crate) directory: tempfile::TempDir,
@@ -378,70 +381,6 @@ fn extended_attributes_of_an_image_are_the_harmless_ones() {
     );
 }
 
-/// The file both sparse tests expect: 1 MiB with a few bytes in it.
-fn check_sparse(stack: &Stack, name: &str) {
-    let bytes = fs::read(stack.path(0, name)).unwrap();
-    assert_eq!(bytes.len(), 1 << 20);
-    assert_eq!(&bytes[4096..4099], b"abc");
-    assert_eq!(&bytes[(1 << 20) - 512..(1 << 20) - 509], b"xyz");
-    assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 6);
-    let blocks = fs::metadata(stack.path(0, name)).unwrap().blocks();
-    assert!(
-        blocks <= 32,
-        "{blocks} blocks of 512 bytes for a file that is nearly all hole"
-    );
-}
-
-#[expect(clippy::disallowed_methods, reason = "tests compare with GNU tar")]
-fn gnu_tar(arguments: &[&str], directory: &Path) -> Vec<u8> {
-    let output = std::process::Command::new("tar")
-        .args(arguments)
-        .args(["--sparse", "-cf", "-", "sparse"])
-        .current_dir(directory)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    output.stdout
-}
-
-#[test]
-fn sparse_files_in_all_four_formats_of_gnu_tar() {
-    if !testkit::is_root() {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let file = File::create(directory.path().join("sparse")).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"abc", 4096).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"xyz", (1 << 20) - 512).unwrap();
-    file.set_len(1 << 20).unwrap();
-    for arguments in [
-        &["--format=gnu"][..],
-        &["--format=posix", "--sparse-version=0.0"],
-        &["--format=posix", "--sparse-version=0.1"],
-        &["--format=posix", "--sparse-version=1.0"],
-    ] {
-        let layer = gnu_tar(arguments, directory.path());
-        let stack = unpacked(std::slice::from_ref(&layer));
-        check_sparse(&stack, "sparse");
-        assert_eq!(stack.sizes, [1 << 20], "{arguments:?}");
-    }
-}
-
-#[test]
-fn many_fragments_in_the_old_gnu_format() {
-    if !testkit::is_root() {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let file = File::create(directory.path().join("sparse")).unwrap();
-    for number in 0..100_u64 {
-        std::os::unix::fs::FileExt::write_all_at(&file, b"x", number * 65536).unwrap();
-    }
-    let expected = fs::read(directory.path().join("sparse")).unwrap();
-    let stack = unpacked(&[gnu_tar(&["--format=gnu"], directory.path())]);
-    assert_eq!(fs::read(stack.path(0, "sparse")).unwrap(), expected);
-}
-
 #[test]
 fn later_entries_replace_earlier_ones() {
     if !testkit::is_root() {
@@ -464,124 +403,4 @@ fn later_entries_replace_earlier_ones() {
     );
     assert!(stack.path(0, "s/inside").is_file());
     assert_eq!(stack.sizes, [3 + 9], "what was replaced counts for nothing");
-}
-
-#[test]
-fn compression_is_told_by_the_bytes() {
-    if !testkit::is_root() {
-        return;
-    }
-    let plain = TarMaker::new().file("a", &[7; 100_000]).done();
-    let (first, second) = plain.split_at(10_000);
-    let members = [gzip(first), gzip(second)].concat();
-    let zstd = zstd::stream::encode_all(&plain[..], 3).unwrap();
-    let diff_id = Digest::of(&plain);
-    for blob in [plain.clone(), gzip(&plain), members, zstd] {
-        let directory = tempfile::tempdir().unwrap();
-        let root = file::open_directory(directory.path()).unwrap();
-        let source = Source {
-            input: Box::new(&blob[..]),
-            diff_id: &diff_id,
-            verified: false,
-            stop: &NEVER,
-        };
-        first_pass(root, source).unwrap();
-        assert_eq!(fs::read(directory.path().join("a")).unwrap(), [7; 100_000]);
-    }
-}
-
-#[test]
-fn a_wrong_or_cut_archive_is_an_error() {
-    if !testkit::is_root() {
-        return;
-    }
-    let plain = TarMaker::new().file("a", &[7; 100_000]).done();
-    let packed = gzip(&plain);
-    let check = |blob: &[u8], diff_id: &Digest, part: &str| {
-        let directory = tempfile::tempdir().unwrap();
-        let root = file::open_directory(directory.path()).unwrap();
-        let source = Source {
-            input: Box::new(blob),
-            diff_id,
-            verified: false,
-            stop: &NEVER,
-        };
-        let error = first_pass(root, source).unwrap_err().to_string();
-        assert!(error.contains(part), "{error}");
-    };
-    check(&plain, &Digest::of(b""), "expected \"sha256:e3b0");
-    check(
-        &packed[..packed.len() / 2],
-        &Digest::of(&plain),
-        "read the archive",
-    );
-    check(
-        &plain[..50_000],
-        &Digest::of(&plain),
-        "unexpected end of file",
-    );
-    let mut trailing = plain.clone();
-    trailing.extend_from_slice(b"more");
-    check(&trailing, &Digest::of(&plain), "expected");
-}
-
-/// Sets a mark when somebody reads.
-struct Marks<'a>(&'a [u8], &'a AtomicBool);
-
-impl Read for Marks<'_> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        self.1.store(true, Ordering::Relaxed);
-        self.0.read(into)
-    }
-}
-
-#[test]
-fn both_passes_end_when_nobody_wants_the_layer() {
-    if !testkit::is_root() {
-        return;
-    }
-    let long = 256 << 20;
-    let plain = TarMaker::new().file("long", &vec![0; long]).done();
-    let packed = zstd::stream::encode_all(&plain[..], 3).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let stop = AtomicBool::new(false);
-    let source = Source {
-        input: Box::new(Marks(&packed, &stop)),
-        diff_id: &Digest::of(&plain),
-        verified: false,
-        stop: &stop,
-    };
-    let root = file::open_directory(directory.path()).unwrap();
-    let error = first_pass(root, source).unwrap_err().to_string();
-    assert!(error.contains("given up"), "{error}");
-    let written = fs::metadata(directory.path().join("long")).map_or(0, |file| file.len());
-    assert!(written < 16 << 20, "{written} bytes were still unpacked");
-
-    let plain = TarMaker::new().directory("d", 0o755).done();
-    let source = Source {
-        input: Box::new(&plain[..]),
-        diff_id: &Digest::of(&plain),
-        verified: false,
-        stop: &NEVER,
-    };
-    let root = file::open_directory(directory.path()).unwrap();
-    let extracted = first_pass(root, source).unwrap();
-    let error = second_pass::finish(extracted, &[], &stop).unwrap_err();
-    assert!(matches!(error, ExtractError::Stopped), "{error:?}");
-}
-
-#[test]
-fn a_file_that_cannot_fit_is_refused_before_it_is_written() {
-    if !testkit::is_root() {
-        return;
-    }
-    let mut header = tar::Header::new_gnu();
-    header.as_gnu_mut().unwrap().name[..4].copy_from_slice(b"huge");
-    header.set_size(1 << 60);
-    let layer = TarMaker::new().append(header, b"").done();
-    let mut layers = Stack::empty();
-    let error = layers.push(&layer).unwrap_err();
-    assert!(error.contains("No space left on device"), "{error}");
-    assert!(error.contains("more are needed"), "{error}");
-    assert!(!layers.path(0, "huge").exists());
 }
