@@ -95,7 +95,16 @@ fn targets_that_change_places_with_links_lead_nowhere() {
         });
         println!("{ran} ran, {exchanges:?} exchanges");
         assert!(exchanges.into_inner() > 1000);
-        assert_eq!(names(&canary), ["masked", "secret"]);
+        let mut left = names(&canary);
+        if !bundle.runtime.is_ours() {
+            // Debian's runc is of before the mend of CVE-2024-45310: mount points, empty ones, are made through the link.
+            left.retain(|name| {
+                !["bound", "tmpfs", "deep"]
+                    .iter()
+                    .any(|made| name.starts_with(made))
+            });
+        }
+        assert_eq!(left, ["masked", "secret"]);
         assert_eq!(names(&canary.join("masked")), ["secret"]);
         for name in ["secret", "masked/secret"] {
             assert_eq!(fs::read_to_string(canary.join(name)).unwrap(), "the host's");
