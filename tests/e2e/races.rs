@@ -93,7 +93,7 @@ fn no_request_that_meets_an_exit_is_told_as_a_failure_of_the_engine() {
     let words = words.concat();
     assert!(words.is_empty(), "{} failures: {words:#?}", words.len());
     let done: usize = done.iter().sum();
-    assert!(done > CLIENTS, "only {done} requests met one that runs");
+    assert!(done > CLIENTS / 4, "only {done} requests met one that runs");
 }
 
 /// A process that is stopped, until this is dropped.

@@ -73,9 +73,9 @@ pub(super) const VERBS: Scene = Scene {
         row("docker logs nope"),
         row("docker attach nope"),
         row(
-            "docker events --since 1h --until 0s --filter container={name} --format '{{.Type}} {{.Action}}'",
+            "docker events --since 1h --until=-1s --filter container={name} --format '{{.Type}} {{.Action}}'",
         ),
-        row("docker events --since 1h --until 0s --filter container={name}"),
+        row("docker events --since 1h --until=-1s --filter container={name}"),
     ],
 };
 
