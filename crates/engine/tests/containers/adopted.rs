@@ -4,7 +4,7 @@ use api::exec::{ExecConfig, ExecStart};
 use api::options::{StopOptions, WaitCondition};
 use engine::Engine;
 
-use crate::common::{Root, create, eventually, request};
+use crate::common::{self, create, eventually, request, running};
 
 const DETACHED: ExecStart = ExecStart {
     detach: true,
@@ -28,13 +28,10 @@ async fn begin(engine: &Engine, words: &[&str]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn execs_are_known_after_a_restart_and_their_codes_with_them() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    let box_id = create(&engine, "box", request(&["sleep", "1000"])).await;
-    engine.start("box").await.unwrap();
+    };
+    let box_id = running(&engine, "box").await;
     let made = engine.exec_create("box", exec(&["true"])).await.unwrap();
     let before = begin(&engine, &["sh", "-c", "exit 3"]).await;
     let missing = engine.exec_create("box", exec(&["/nope"])).await.unwrap();
@@ -94,7 +91,7 @@ async fn execs_are_known_after_a_restart_and_their_codes_with_them() {
         known(&stays) == (false, Some(137))
     })
     .await;
-    engine.remove("box", &crate::crash::FORCE).await.unwrap();
+    engine.remove("box", &crate::common::FORCE).await.unwrap();
     root.assert_clean();
     engine.shutdown().await.unwrap();
 }
@@ -119,11 +116,9 @@ fn catches(pid: i64, signal: u32) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_was_never_saved_ends_in_whatever_cgroup_it_is() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let parent = format!("{}-own", root.config.cgroup_parent);
     let mut own = request(&["sleep", "1000"]);
     own.host_config.cgroup_parent = parent.clone();
@@ -147,7 +142,7 @@ async fn a_start_that_was_never_saved_ends_in_whatever_cgroup_it_is() {
     let engine = root.reopen().await;
     assert_eq!(runtime::cgroup::list(&parent), Vec::<String>::new());
     assert!(!std::path::Path::new(&format!("/proc/{init}/root/bin")).exists());
-    engine.remove("own", &crate::crash::FORCE).await.unwrap();
+    engine.remove("own", &crate::common::FORCE).await.unwrap();
     root.assert_clean();
     engine.shutdown().await.unwrap();
     crate::common::remove_parent(&parent);
@@ -155,11 +150,9 @@ async fn a_start_that_was_never_saved_ends_in_whatever_cgroup_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_has_its_name_beside_its_data_too() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let id = create(&engine, "one", request(&["true"])).await;
     create(&engine, "other", request(&["true"])).await;
     let name = || crate::common::saved_name(&root, &id);
@@ -181,11 +174,9 @@ async fn a_container_has_its_name_beside_its_data_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_fails_tells_of_its_volumes_and_its_network_as_dockerd_does() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let mut absent = request(&["/nope"]);
     absent.host_config.binds = Some(vec!["keep:/k".to_owned()]);
     let id = create(&engine, "absent", absent).await;
@@ -217,7 +208,7 @@ async fn a_start_that_fails_tells_of_its_volumes_and_its_network_as_dockerd_does
     expected.push("container destroy");
     // As recorded from dockerd 28.5.2.
     assert_eq!(told, expected);
-    engine.remove(&id, &crate::crash::FORCE).await.unwrap();
+    engine.remove(&id, &crate::common::FORCE).await.unwrap();
     root.assert_clean();
     engine.shutdown().await.unwrap();
 }
@@ -228,11 +219,9 @@ const KEEP_ROWS: &str = "CREATE TRIGGER keep_rows BEFORE DELETE ON containers \
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_that_cannot_be_undone_is_undone_later_and_does_not_keep_its_name() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let db = db::Db::open(&root.config.data_root.join("cooper.db")).unwrap();
     let execute = |sql: &str| {
         db.write::<_, db::Error>(|transaction| Ok(transaction.execute_batch(sql)?))
@@ -276,7 +265,7 @@ async fn a_create_that_cannot_be_undone_is_undone_later_and_does_not_keep_its_na
     execute("DROP TRIGGER keep_rows");
     create(&engine, "again", request(&["true"])).await;
     assert_eq!(rows(), 1);
-    engine.remove("again", &crate::crash::FORCE).await.unwrap();
+    engine.remove("again", &crate::common::FORCE).await.unwrap();
     root.assert_clean();
     engine.shutdown().await.unwrap();
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use api::container::CreateRequest;
-use api::options::CreateOptions;
+use api::options::{CreateOptions, RemoveOptions};
 use engine::{Config, Engine};
 use sha2::{Digest as _, Sha256};
 
@@ -187,10 +187,40 @@ pub(crate) async fn create(engine: &Engine, name: &str, request: CreateRequest) 
     }
 }
 
-/// Waits until `holds`, looking again and again; fails after [`PATIENCE`].
+/// A fresh root and its engine with the busybox image; none, with a word, where the test cannot run.
+pub(crate) async fn ready() -> Option<(Root, Engine)> {
+    if !can_run() {
+        return None;
+    }
+    let root = Root::new();
+    let engine = root.engine().await;
+    Some((root, engine))
+}
+
+/// Makes and starts a container of that name that runs for ever.
+pub(crate) async fn running(engine: &Engine, name: &str) -> String {
+    let id = create(engine, name, request(&["sleep", "1000"])).await;
+    engine.start(name).await.unwrap();
+    id
+}
+
+pub(crate) const FORCE: RemoveOptions = RemoveOptions {
+    force: true,
+    volumes: false,
+    link: false,
+};
+
+/// Removes the last container; nothing is left, and the engine ends.
+pub(crate) async fn finish(root: &Root, engine: &Engine, name: &str) {
+    engine.remove(name, &FORCE).await.unwrap();
+    root.assert_clean();
+    engine.shutdown().await.unwrap();
+}
+
 /// How often a condition is looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// Waits until `holds`, looking again and again; fails after [`PATIENCE`].
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !holds() {

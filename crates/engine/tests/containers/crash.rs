@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::common::{Root, create, eventually, request};
+use crate::common::{FORCE, Root, create, eventually, request};
 use api::options::{RemoveOptions, StopOptions, WaitCondition};
 use engine::{Config, Engine, Status};
 
@@ -38,12 +38,6 @@ const ROOT: &str = "COOPER_TEST_ROOT";
 /// Tells it the cgroup of that root.
 const CGROUP: &str = "COOPER_TEST_CGROUP";
 
-pub(crate) const FORCE: RemoveOptions = RemoveOptions {
-    force: true,
-    volumes: false,
-    link: false,
-};
-
 #[test]
 fn the_list_of_crash_points_is_whole() {
     let mut found = Vec::new();
@@ -63,7 +57,7 @@ fn the_list_of_crash_points_is_whole() {
     }
     found.sort();
     found.dedup();
-    let listed = [POINTS, crate::volumes::POINTS].concat();
+    let listed = [POINTS, crate::volumes::killed::POINTS].concat();
     assert_eq!(found, listed);
 }
 

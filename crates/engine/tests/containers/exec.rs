@@ -1,16 +1,11 @@
 //! Execs and attached clients, on a real engine with network none.
 
-use crate::common::{Root, create, eventually, request};
+use crate::common::FORCE;
+use crate::common::{self, Root, create, eventually, finish, request, running};
 use api::exec::{ExecConfig, ExecStart};
-use api::options::{AttachOptions, RemoveOptions, StopOptions, WaitCondition};
+use api::options::{AttachOptions, StopOptions, WaitCondition};
 use engine::{Class, Engine};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-const FORCE: RemoveOptions = RemoveOptions {
-    force: true,
-    volumes: false,
-    link: false,
-};
 
 fn exec(words: &[&str]) -> ExecConfig {
     ExecConfig {
@@ -64,11 +59,9 @@ async fn output(engine: &Engine, config: ExecConfig) -> (String, String, i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn execs_run_beside_the_program() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let id = create(&engine, "box", request(&["sleep", "1000"])).await;
     let refused = engine
         .exec_create("box", exec(&["true"]))
@@ -119,20 +112,15 @@ async fn execs_run_beside_the_program() {
         .unwrap_err();
     assert_eq!(again.class, Class::Conflict);
 
-    engine.remove("box", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "box").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn execs_that_cannot_run_say_why() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    create(&engine, "box", request(&["sleep", "1000"])).await;
-    engine.start("box").await.unwrap();
+    };
+    running(&engine, "box").await;
     let nope = engine.exec_create("box", exec(&["nope"])).await.unwrap();
     let failed = engine
         .exec_start(&nope, &ExecStart::default())
@@ -167,11 +155,9 @@ async fn execs_that_cannot_run_say_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_attached_before_the_start_misses_nothing() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let mut interactive = request(&["sh", "-c", "echo first; cat"]);
     interactive.config.open_stdin = true;
     interactive.config.stdin_once = true;
@@ -211,21 +197,16 @@ async fn a_client_attached_before_the_start_misses_nothing() {
         engine.stop("box", &none).await.unwrap_err().class,
         Class::NotModified
     );
-    engine.remove("box", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "box").await;
 }
 
 /// Execs that somebody made and never started do not fill the daemon.
 #[tokio::test(flavor = "multi_thread")]
 async fn execs_that_wait_for_their_start_are_limited_and_the_oldest_goes() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    create(&engine, "box", request(&["sleep", "1000"])).await;
-    engine.start("box").await.unwrap();
+    };
+    running(&engine, "box").await;
     let started = engine.exec_create("box", exec(&["true"])).await.unwrap();
     let oldest = engine.exec_create("box", exec(&["true"])).await.unwrap();
     engine
@@ -242,9 +223,7 @@ async fn execs_that_wait_for_their_start_are_limited_and_the_oldest_goes() {
     // Neither the new one nor the one that was started.
     engine.exec_inspect(&newest).unwrap();
     engine.exec_inspect(&started).unwrap();
-    engine.remove("box", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "box").await;
 }
 
 /// A limit that is reached is said to be that, and not that the container does not run.
@@ -260,8 +239,7 @@ async fn more_execs_than_a_shim_has_room_for_are_refused_with_its_words() {
     };
     let root = Root::new();
     let engine = root.engine().await;
-    create(&engine, "box", request(&["sleep", "1000"])).await;
-    engine.start("box").await.unwrap();
+    running(&engine, "box").await;
     for _ in 0..128 {
         let id = engine
             .exec_create("box", exec(&["sleep", "1000"]))
@@ -281,7 +259,5 @@ async fn more_execs_than_a_shim_has_room_for_are_refused_with_its_words() {
             "the container has 128 exec processes already"
         )
     );
-    engine.remove("box", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "box").await;
 }

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd as _;
 
-use crate::common::{Root, create, eventually, log, request};
-use crate::crash::FORCE;
+use crate::common::FORCE;
+use crate::common::{self, Root, create, eventually, finish, log, request, running};
 use api::options::StopOptions;
 use engine::{Engine, Status};
 use runtime::cgroup::{Cgroup, CgroupPath};
@@ -17,11 +17,9 @@ fn status(engine: &Engine, name: &str) -> Status {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_touches_no_cgroup_but_its_own_containers_and_its_own_pool() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let parent = &root.config.cgroup_parent;
     let mut below = request(&["sleep", "1000"]);
     below.host_config.cgroup_parent = format!("{parent}/web");
@@ -52,13 +50,10 @@ async fn a_start_touches_no_cgroup_but_its_own_containers_and_its_own_pool() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_data_roots_on_one_exec_root_do_not_end_each_others_containers() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    create(&engine, "mine", request(&["sleep", "1000"])).await;
-    engine.start("mine").await.unwrap();
+    };
+    running(&engine, "mine").await;
     engine.shutdown().await.unwrap();
     drop(engine);
 
@@ -70,18 +65,14 @@ async fn two_data_roots_on_one_exec_root_do_not_end_each_others_containers() {
 
     let engine = root.reopen().await;
     assert_eq!(status(&engine, "mine"), Status::Running);
-    engine.remove("mine", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "mine").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_whose_shim_cannot_be_asked_lives_on_and_is_adopted_when_it_can() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let gate = "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done";
     let id = create(&engine, "asked", request(&["sh", "-c", gate])).await;
     engine.start("asked").await.unwrap();
@@ -102,21 +93,16 @@ async fn a_container_whose_shim_cannot_be_asked_lives_on_and_is_adopted_when_it_
     assert_eq!(container.snapshot().facts.pid, pid);
     engine.stop("asked", &StopOptions::default()).await.unwrap();
     assert_eq!(container.snapshot().facts.exit_code, 6);
-    engine.remove("asked", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "asked").await;
 }
 
 /// Nobody would connect the client: he is told, instead of waiting for a start that does not come.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attach_whose_shim_cannot_be_asked_is_an_error() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    let id = create(&engine, "deaf", request(&["sleep", "1000"])).await;
-    engine.start("deaf").await.unwrap();
+    };
+    let id = running(&engine, "deaf").await;
     // A connect fails with ELOOP: neither an answer nor the absence of a listener.
     let socket = root.config.run_dirs().join(&id).join("shim.sock");
     let away = socket.with_extension("away");
@@ -132,9 +118,7 @@ async fn an_attach_whose_shim_cannot_be_asked_is_an_error() {
     let told = told.unwrap_err();
     assert_eq!(told.class, engine::Class::Internal, "{}", told.message);
     engine.attach("deaf", &options).await.unwrap();
-    engine.remove("deaf", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "deaf").await;
 }
 
 /// A cgroup that cannot be removed as long as this lives: the host has it mounted somewhere.
@@ -167,11 +151,9 @@ impl Drop for Pinned {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exit_on_the_disk_is_told_once_nothing_of_the_run_runs() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let gate = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done";
     let id = create(&engine, "late", request(&["sh", "-c", gate])).await;
     engine.start("late").await.unwrap();
@@ -215,21 +197,16 @@ async fn an_exit_on_the_disk_is_told_once_nothing_of_the_run_runs() {
     assert_eq!(container.snapshot().status, Status::Exited);
     drop(pinned);
     assert_eq!(container.snapshot().facts.exit_code, 7);
-    engine.remove("late", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "late").await;
 }
 
 /// As above, with a shim that dies while somebody looks, and processes that must be killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_container_whose_shim_dies_is_told_before_its_cgroup_is_gone() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    let id = create(&engine, "widow", request(&["sleep", "1000"])).await;
-    engine.start("widow").await.unwrap();
+    };
+    let id = running(&engine, "widow").await;
     let container = engine.container("widow").unwrap();
     let pid = container.snapshot().facts.pid.unwrap();
     let init = sys::process::open_pidfd(pid).unwrap();
@@ -250,18 +227,14 @@ async fn the_end_of_a_container_whose_shim_dies_is_told_before_its_cgroup_is_gon
     let kept = engine.remove("widow", &FORCE).await.unwrap_err();
     assert!(kept.message.contains("cgroup"), "{}", kept.message);
     drop(pinned);
-    engine.remove("widow", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "widow").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_database_costs_no_data() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let id = create(&engine, "kept", request(&["sleep", "1000"])).await;
     engine.shutdown().await.unwrap();
     drop(engine);
@@ -298,15 +271,11 @@ async fn a_lost_database_costs_no_data() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_damaged_row_keeps_nobody_from_the_other_containers() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    let damaged = create(&engine, "damaged", request(&["sleep", "1000"])).await;
-    engine.start("damaged").await.unwrap();
-    create(&engine, "sound", request(&["sleep", "1000"])).await;
-    engine.start("sound").await.unwrap();
+    };
+    let damaged = running(&engine, "damaged").await;
+    running(&engine, "sound").await;
     engine.shutdown().await.unwrap();
     drop(engine);
     let set = |facts: &str| {

@@ -9,8 +9,8 @@ use api::options::{StopOptions, WaitCondition};
 use runtime::cgroup::{Cgroup, CgroupPath};
 use tokio::io::AsyncReadExt as _;
 
-use crate::common::{PATIENCE, Root, create, eventually, request};
-use crate::crash::FORCE;
+use crate::common::FORCE;
+use crate::common::{self, PATIENCE, Root, create, eventually, finish, request, running};
 use crate::foreign::Pinned;
 
 /// SIGSTOP.
@@ -27,11 +27,9 @@ const FILES: usize = 2_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_removal_waits_for_the_files_of_a_start_that_it_ends() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     for _ in 0..3 {
         let mut slow = request(&["true"]);
         let hosts = (0..HOSTS).map(|number| format!("host{number}:10.0.0.1"));
@@ -82,11 +80,9 @@ fn signal(pid: u32, signal: i32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_start_that_is_ended_leaves_no_parked_cgroup() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let id = create(&engine, "short", request(&["sleep", "1000"])).await;
     eventually("a shim is parked", || {
         parked(&root).len() == 1 && holder_of(&root, &parked(&root)[0]).is_some()
@@ -112,13 +108,10 @@ async fn a_start_that_is_ended_leaves_no_parked_cgroup() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_exec_whose_shim_dies_has_not_succeeded() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    let id = create(&engine, "box", request(&["sleep", "1000"])).await;
-    engine.start("box").await.unwrap();
+    };
+    let id = running(&engine, "box").await;
     let config = ExecConfig {
         cmd: Some(vec!["sleep".to_owned(), "1000".to_owned()]),
         attach_stdout: true,
@@ -138,9 +131,7 @@ async fn an_exec_whose_shim_dies_has_not_succeeded() {
     let told = engine.exec_inspect(&exec).unwrap();
     drop(pinned);
     assert_eq!((told.running, told.exit_code), (false, Some(137)));
-    engine.remove("box", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "box").await;
 }
 
 /// Stops the shim of a container, as a disk that hangs does, and answers its process.
@@ -154,13 +145,10 @@ fn stop_shim(root: &Root, id: &str) -> OwnedFd {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_container_whose_shim_hangs_is_killed_and_removed_without_it() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    let id = create(&engine, "held", request(&["sleep", "1000"])).await;
-    engine.start("held").await.unwrap();
+    };
+    let id = running(&engine, "held").await;
     stop_shim(&root, &id);
     let now = StopOptions {
         signal: None,
@@ -174,9 +162,7 @@ async fn a_container_whose_shim_hangs_is_killed_and_removed_without_it() {
     let engine = root.reopen().await;
     engine.pause("held").await.unwrap();
     stop_shim(&root, &id);
-    engine.remove("held", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "held").await;
 }
 
 /// Descriptors of processes that this one has open.
@@ -189,11 +175,9 @@ fn pidfds() -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_stopped_container_holds_no_process() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     create(&engine, "over", request(&["true"])).await;
     let before = pidfds();
     for _ in 0..3 {
@@ -205,21 +189,16 @@ async fn a_stopped_container_holds_no_process() {
         pidfds() <= before
     })
     .await;
-    engine.remove("over", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "over").await;
 }
 
 /// The shim stands still until the engine has given the pause up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_pause_that_was_given_up_is_not_done_later() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    let id = create(&engine, "held", request(&["sleep", "1000"])).await;
-    engine.start("held").await.unwrap();
+    };
+    let id = running(&engine, "held").await;
     let shim = stop_shim(&root, &id);
     let error = engine.pause("held").await.unwrap_err();
     assert!(
@@ -236,7 +215,5 @@ async fn a_pause_that_was_given_up_is_not_done_later() {
     engine.exec_create("held", config).await.unwrap();
     let path = CgroupPath::new(&root.config.cgroup_parent, &id).unwrap();
     assert!(!Cgroup::open(&path).unwrap().is_frozen().unwrap());
-    engine.remove("held", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "held").await;
 }

@@ -11,10 +11,10 @@ use api::options::{
 };
 use engine::{Class, Engine, Status};
 
+use crate::common::FORCE;
 use crate::common::{
-    self, LOOK_EVERY, PATIENCE, Root, busybox_archive, create, eventually, request,
+    self, LOOK_EVERY, PATIENCE, Root, busybox_archive, create, eventually, finish, request, running,
 };
-use crate::crash::FORCE;
 
 /// Long enough for an attach to come to its event, far below the five seconds that a commit waits.
 const ATTACH_WAITS: Duration = Duration::from_millis(500);
@@ -115,11 +115,9 @@ async fn cross(root: &Root, engine: &Engine, id: &str, other_name: String) -> bo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_kill_that_crosses_the_end_of_a_launch_ends_it_and_the_next_run_lives() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let id = create(&engine, "crossed", request(&["sleep", "1000"])).await;
     let container = engine.container(&id).unwrap();
     let mut crossings = 0;
@@ -144,11 +142,9 @@ async fn a_kill_that_crosses_the_end_of_a_launch_ends_it_and_the_next_run_lives(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn who_attaches_while_it_starts_is_connected_to_this_run() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let id = create(&engine, "late", request(&["sleep", "1000"])).await;
     let held = Held::hold(&root);
     let of = engine.clone();
@@ -171,20 +167,15 @@ async fn who_attaches_while_it_starts_is_connected_to_this_run() {
     soon("it starts", starting).await.unwrap().unwrap();
     let attached = soon("the attach is answered", attaching).await.unwrap();
     assert!(soon("it is connected", attached.stream()).await.is_some());
-    engine.remove("late", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "late").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_cannot_be_saved_is_stopped_all_the_same() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    create(&engine, "filler", request(&["sleep", "1000"])).await;
-    engine.start("filler").await.unwrap();
+    };
+    running(&engine, "filler").await;
     let pid = engine.container("filler").unwrap().snapshot().facts.pid;
     let held = Held::hold(&root);
     let of = engine.clone();
@@ -203,20 +194,15 @@ async fn what_cannot_be_saved_is_stopped_all_the_same() {
         .unwrap()
         .unwrap();
     assert_eq!(status(&engine, "filler"), Status::Exited);
-    engine.remove("filler", &FORCE).await.unwrap();
-    root.assert_clean();
-    engine.shutdown().await.unwrap();
+    finish(&root, &engine, "filler").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_second_start_of_an_exec_does_not_hide_its_end() {
-    if !crate::common::can_run() {
+    let Some((_root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    create(&engine, "box", request(&["sleep", "1000"])).await;
-    engine.start("box").await.unwrap();
+    };
+    running(&engine, "box").await;
     let detached = ExecStart {
         detach: true,
         ..ExecStart::default()
@@ -248,13 +234,10 @@ async fn a_second_start_of_an_exec_does_not_hide_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_in_flight_at_the_end_are_not_told_that_the_container_is_gone() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
-    create(&engine, "stays", request(&["sleep", "1000"])).await;
-    engine.start("stays").await.unwrap();
+    };
+    running(&engine, "stays").await;
     let container = engine.container("stays").unwrap();
     let of = engine.clone();
     // As process 1 without a handler, sleep does not end of SIGTERM.
@@ -283,11 +266,9 @@ async fn requests_in_flight_at_the_end_are_not_told_that_the_container_is_gone()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_that_fails_early_leaves_no_parked_cgroup() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let id = create(&engine, "unlogged", request(&["true"])).await;
     let parked = || {
         let names = runtime::cgroup::list(&root.config.cgroup_parent);
@@ -319,11 +300,9 @@ async fn a_create_that_fails_early_leaves_no_parked_cgroup() {
 /// dockerd 28.5.2: 501 with these words; and 409 while a container is removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_of_a_container_that_keeps_none_is_refused() {
-    if !crate::common::can_run() {
+    let Some((_root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let mut silent = request(&["true"]);
     silent.host_config.log_config.r#type = "none".to_owned();
     create(&engine, "silent", silent).await;
@@ -385,11 +364,9 @@ async fn what_happens_to_images_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exec_in_the_hosts_process_namespace_ends_with_its_container() {
-    if !crate::common::can_run() {
+    let Some((_root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let mut host = request(&["sleep", "1000"]);
     host.host_config.pid_mode = "host".to_owned();
     create(&engine, "host", host).await;
@@ -416,11 +393,9 @@ async fn an_exec_in_the_hosts_process_namespace_ends_with_its_container() {
 /// dockerd 28.5.2: 400 with these words.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_ipc_namespace_is_not_joined() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let mut donor = request(&["sleep", "1000"]);
     donor.host_config.ipc_mode = "private".to_owned();
     let id = create(&engine, "donor", donor).await;
@@ -447,11 +422,9 @@ async fn a_private_ipc_namespace_is_not_joined() {
 /// What one writes the other reads, and both have one IPC namespace; also after the donor was started again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shareable_ipc_namespace_is_joined() {
-    if !crate::common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let script =
         "echo shared > /dev/shm/note; readlink /proc/self/ns/ipc > /dev/shm/ipc; exec sleep 1000";
     let mut donor = request(&["sh", "-c", script]);
@@ -482,11 +455,9 @@ async fn a_shareable_ipc_namespace_is_joined() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_health_check_that_is_not_run_is_said_to_be_so() {
-    if !crate::common::can_run() {
+    let Some((_root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     for (test, warns) in [(["CMD", "true"], true), (["NONE", ""], false)] {
         let mut checked = request(&["true"]);
         checked.config.healthcheck = Some(HealthConfig {

@@ -16,39 +16,14 @@ use api::volume;
 use engine::{Class, Config, Engine};
 use sha2::{Digest as _, Sha256};
 
-/// Every crash point of volumes; a test compares the list with the sources.
-pub(crate) const POINTS: &[&str] = &[
-    "volume.claimed",
-    "volume.deleted",
-    "volume.directory",
-    "volume.files",
-    "volume.fill.attributes",
-    "volume.fill.begun",
-    "volume.fill.copied",
-    "volume.fill.finished",
-    "volume.fill.moved",
-    "volume.fill.whole",
-    "volume.ready",
-    "volume.released",
-    "volume.removing",
-    "volume.tree_removed",
-    "volume.used",
-];
-
-/// What the image has in `/data`.
-const WHOLE: [&str; 6] = ["f", "fifo", "hard", "link", "null", "sub"];
+pub(crate) mod killed;
+mod seeds;
 
 const WITH_VOLUMES: RemoveOptions = RemoveOptions {
     force: true,
     volumes: true,
     link: false,
 };
-
-/// Tells the re-executed test binary which root to work on.
-const ROOT: &str = "COOPER_TEST_ROOT";
-
-/// Tells it the cgroup of that root.
-const CGROUP: &str = "COOPER_TEST_CGROUP";
 
 /// An image that only a copy is made of: `/data` with one of each kind, ways out of the root, `VOLUME /anon`.
 fn seeded_archive() -> Vec<u8> {
@@ -215,11 +190,9 @@ const REFUSED: &[Refused] = &[
 
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_are_refused_as_by_dockerd() {
-    if !common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     for (name, driver, options, class, message) in REFUSED {
         let request = volume::CreateRequest {
             name: (*name).to_owned(),
@@ -294,11 +267,9 @@ async fn check_lists(engine: &Engine, anonymous: &str) {
 /// Recorded from dockerd 28.5.2, as above.
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_are_shown_listed_and_removed_as_by_dockerd() {
-    if !common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let made = |name: &str, labels| volume::CreateRequest {
         name: name.to_owned(),
         labels,
@@ -351,120 +322,6 @@ async fn volumes_are_shown_listed_and_removed_as_by_dockerd() {
         names(&root.config.volumes_dir()),
         [anonymous.name.as_str(), "rv4"]
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_volume_gets_the_images_directory_as_it_is() {
-    if !common::can_run() {
-        return;
-    }
-    let root = Root::new();
-    let engine = seeded(&root).await;
-    let id = create(
-        &engine,
-        "copy",
-        seeded_request(&["full:/data", "none:/data/sub:nocopy"]),
-    )
-    .await;
-    let full = data(&root, "full");
-    assert_eq!(names(&full), ["f", "fifo", "hard", "link", "null", "sub"]);
-    let meta = |name: &str| std::fs::symlink_metadata(full.join(name)).unwrap();
-    let look = |name: &str| {
-        let meta = meta(name);
-        (
-            meta.permissions().mode() & 0o7777,
-            meta.uid(),
-            meta.gid(),
-            meta.mtime(),
-        )
-    };
-    let then = 981_173_106;
-    assert_eq!(look(""), (0o2775, 12, 34, then));
-    assert_eq!(look("sub"), (0o700, 5, 6, then));
-    assert_eq!(look("f"), (0o4755, 5, 6, then));
-    assert_eq!(look("sub/y"), (0o600, 5, 6, then));
-    assert_eq!(look("link").3, then);
-    assert_eq!(look("null").0, 0o666);
-    assert!(meta("null").file_type().is_char_device() && meta("null").rdev() == 0x103);
-    assert!(meta("fifo").file_type().is_fifo());
-    assert_eq!(meta("hard").ino(), meta("f").ino(), "a hard link stays one");
-    assert_eq!(
-        std::fs::read_link(full.join("link")).unwrap(),
-        Path::new("/etc/shadow")
-    );
-    assert_eq!(names(&data(&root, "none")), Vec::<String>::new());
-    assert_eq!(names(full.parent().unwrap()), ["_data", "volume.json"]);
-
-    // The anonymous one of the image: filled, shown, and removed with its container.
-    let mounts = engine
-        .container(&id)
-        .unwrap()
-        .snapshot()
-        .definition
-        .mounts
-        .clone();
-    let anonymous = mounts
-        .iter()
-        .find(|point| point.destination == "/anon")
-        .unwrap();
-    assert_eq!(
-        anonymous.source,
-        data(&root, &anonymous.name).to_str().unwrap()
-    );
-    assert_eq!(names(&data(&root, &anonymous.name)), ["kept"]);
-    // What a volume has is never touched.
-    std::fs::write(data(&root, "none").join("mine"), "mine").unwrap();
-    create(&engine, "again", seeded_request(&["none:/data"])).await;
-    assert_eq!(names(&data(&root, "none")), ["mine"]);
-    for name in ["copy", "again"] {
-        engine.remove(name, &WITH_VOLUMES).await.unwrap();
-    }
-    assert_eq!(listed(&engine, "").await.unwrap(), ["full", "none"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_image_leads_a_copy_out_of_itself() {
-    if !common::can_run() {
-        return;
-    }
-    let root = Root::new();
-    let engine = seeded(&root).await;
-    for (name, destination) in [
-        ("evil", "/evil"),
-        ("absolute", "/absolute"),
-        ("dots", "/data/../../../etc"),
-        ("twice", "/evil/../absolute"),
-    ] {
-        let bind = format!("{name}:{destination}");
-        create(&engine, name, seeded_request(&[&bind])).await;
-        assert_eq!(names(&data(&root, name)), ["marker"], "{name}");
-        engine.remove(name, &WITH_VOLUMES).await.unwrap();
-    }
-    // A link in the content stays a link.
-    create(&engine, "link", seeded_request(&["content:/data"])).await;
-    engine.remove("link", &WITH_VOLUMES).await.unwrap();
-    // Files and loops are refused, and nothing is left of the container.
-    let (class, message) = refused(&engine, seeded_request(&["other:/file"])).await;
-    assert_eq!(class, Class::Internal);
-    assert!(
-        message.starts_with("source /") && message.ends_with("/merged/file is not directory"),
-        "{message}"
-    );
-    let mut declared = seeded_request(&[]);
-    declared.config.volumes = serde_json::from_str(r#"{"/data/f":{}}"#).unwrap();
-    let (_, message) = refused(&engine, declared).await;
-    let text = "cannot mount volume over existing file, file exists /";
-    assert!(
-        message.starts_with(text) && message.ends_with("/merged/data/f"),
-        "{message}"
-    );
-    assert_eq!(
-        refused(&engine, seeded_request(&["other:/loop"])).await.0,
-        Class::Internal
-    );
-    root.assert_clean();
-    let left = listed(&engine, r#"{"label":["com.docker.volume.anonymous"]}"#).await;
-    assert_eq!(left.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -526,11 +383,9 @@ async fn volumes_of_other_containers_go_with_their_last_user() {
 /// Recorded from dockerd 28.5.2: the order of events around `docker run --rm -v keep:/k`.
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_tell_what_happens_to_them() {
-    if !common::can_run() {
+    let Some((root, engine)) = common::ready().await else {
         return;
-    }
-    let root = Root::new();
-    let engine = root.engine().await;
+    };
     let mut short = request(&["true"]);
     short.host_config.auto_remove = true;
     short.host_config.binds = Some(vec!["keep:/k:ro".to_owned()]);
@@ -573,181 +428,4 @@ async fn volumes_tell_what_happens_to_them() {
         "container": id, "destination": "/k", "driver": "local", "propagation": "", "read/write": "false",
     });
     assert_eq!(mount.unwrap()["Actor"]["Attributes"], expected);
-}
-
-#[test]
-fn the_list_of_crash_points_is_whole() {
-    let mut found = Vec::new();
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/volumes");
-    for entry in std::fs::read_dir(sources).unwrap() {
-        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        for part in text.split("fault!(\"").skip(1) {
-            found.push(part.split('"').next().unwrap().to_owned());
-        }
-    }
-    found.sort();
-    assert_eq!(found, POINTS);
-}
-
-/// The victim: makes, fills and removes volumes on the root of its parent. Runs only as a child.
-#[test]
-fn victim() {
-    let Ok(root) = std::env::var(ROOT) else {
-        return;
-    };
-    let root = PathBuf::from(root);
-    let mut config = Config::new(&root.join("data"), &root.join("exec"), &common::cooper());
-    // Engines of tests that run beside each other must not meet on one bridge.
-    config.bridge.name = None;
-    config.cgroup_parent = std::env::var(CGROUP).unwrap();
-    config.pool_size = 0;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let engine = Engine::open(config)
-            .await
-            .unwrap_or_else(|e| panic!("{}", e.message));
-        let acknowledge = |what: &str| std::fs::write(root.join(what), "").unwrap();
-        let named = volume::CreateRequest {
-            name: "named".to_owned(),
-            ..Default::default()
-        };
-        engine.volume_create(named).await.unwrap();
-        acknowledge("made");
-        create(&engine, "victim", seeded_request(&["named:/data"])).await;
-        acknowledge("created");
-        engine.remove("victim", &WITH_VOLUMES).await.unwrap();
-        acknowledge("removed");
-        engine.volume_remove("named", false).await.unwrap();
-        acknowledge("gone");
-    });
-}
-
-async fn kill_at(root: &Root, point: &str) {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "sys::command has no way to set the environment"
-    )]
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "volumes::victim", "--nocapture"])
-        .env(ROOT, root.directory.path())
-        .env(CGROUP, &root.config.cgroup_parent)
-        .env(sys::fault::VARIABLE, point)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let give_up = Instant::now() + common::PATIENCE;
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if Instant::now() > give_up {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            panic!("{point}: the victim neither ended nor was killed");
-        }
-        tokio::time::sleep(common::LOOK_EVERY).await;
-    };
-    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
-    assert_eq!(signal, Some(9), "{point}: {status}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_at_any_step_leaves_volumes_empty_or_whole() {
-    if !common::can_run() {
-        return;
-    }
-    // The anonymous volume is filled first, then the named one, which has more to move.
-    let passages = POINTS.iter().flat_map(|point| match *point {
-        "volume.fill.moved" => vec![
-            format!("{point}:1"),
-            format!("{point}:2"),
-            format!("{point}:4"),
-        ],
-        _ if point.starts_with("volume.fill") => vec![format!("{point}:1"), format!("{point}:2")],
-        _ => vec![(*point).to_owned()],
-    });
-    for point in &passages.collect::<Vec<_>>() {
-        let root = Root::new();
-        let engine = seeded(&root).await;
-        engine.shutdown().await.unwrap();
-        drop(engine);
-
-        kill_at(&root, point).await;
-        let engine = root.reopen().await;
-        let acknowledged = |what: &str| root.directory.path().join(what).exists();
-        let container = engine.container("victim").is_ok();
-        assert!(!container || !acknowledged("removed"), "{point}");
-        let volumes = listed(&engine, "").await.unwrap();
-        let has_named = volumes.iter().any(|name| name == "named");
-        assert!(
-            has_named || !acknowledged("made") || acknowledged("removed"),
-            "{point}"
-        );
-        if has_named {
-            let found = names(&data(&root, "named"));
-            assert!(found.is_empty() || found == WHOLE, "{point}: {found:?}");
-            assert_eq!(
-                names(&root.config.volumes_dir().join("named")),
-                ["_data", "volume.json"],
-                "{point}"
-            );
-            if acknowledged("created") {
-                assert_eq!(found, WHOLE, "{point}");
-            }
-        }
-        check_next(&root, &engine, point).await;
-        root.assert_clean();
-    }
-}
-
-/// Whatever a crash left, the next container of the volume finds it whole, and then all can be removed.
-async fn check_next(root: &Root, engine: &Engine, point: &str) {
-    if engine.container("victim").is_ok()
-        && let Err(error) = engine.remove("victim", &WITH_VOLUMES).await
-    {
-        // It was being removed already.
-        assert!(
-            matches!(error.class, Class::Conflict | Class::NotFound),
-            "{point}: {}",
-            error.message
-        );
-    }
-    common::eventually("its container is gone", || {
-        engine.container("victim").is_err()
-    })
-    .await;
-    let volumes = listed(engine, "").await.unwrap();
-    assert_eq!(
-        names(&root.config.volumes_dir()),
-        volumes,
-        "{point}: rows and directories"
-    );
-    assert!(
-        volumes.iter().all(|name| name == "named"),
-        "{point}: {volumes:?}"
-    );
-    create(engine, "next", seeded_request(&["named:/data"])).await;
-    let meta = std::fs::metadata(data(root, "named")).unwrap();
-    assert_eq!(names(&data(root, "named")), WHOLE, "{point}");
-    assert_eq!(
-        (meta.mode() & 0o7777, meta.uid(), meta.gid()),
-        (0o2775, 12, 34),
-        "{point}"
-    );
-    engine.remove("next", &WITH_VOLUMES).await.unwrap();
-    engine.volume_remove("named", false).await.unwrap();
-    assert_eq!(
-        listed(engine, "").await.unwrap(),
-        Vec::<String>::new(),
-        "{point}"
-    );
-    assert_eq!(
-        names(&root.config.volumes_dir()),
-        Vec::<String>::new(),
-        "{point}"
-    );
 }
