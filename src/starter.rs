@@ -32,6 +32,7 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> E
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // Who has closed that too is told by the exit code.
             drop(writeln!(std::io::stderr(), "starter: {error}"));
             ExitCode::FAILURE
         }

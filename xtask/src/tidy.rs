@@ -1,10 +1,11 @@
 //! `cargo xtask tidy`: the house rules that rustfmt and clippy do not know (STYLE section 1, DESIGN section 2).
 //!
-//! [`layers`] checks who may depend on whom, [`text`] what stands in the sources, [`functions`] how long they are. A rule that a place must
-//! break is broken there with a line that says why, never by an exception here.
+//! [`layers`] checks who may depend on whom, [`text`] what stands in the sources, [`functions`] how long they are,
+//! [`tasks`] what runs beside what. A rule that a place must break is broken there with a line that says why, never by an exception here.
 
 mod functions;
 mod layers;
+mod tasks;
 mod text;
 
 use std::path::{Path, PathBuf};

@@ -104,6 +104,7 @@ impl Engine {
     /// # Errors
     /// Internal when directories or database cannot be opened.
     pub async fn open_claimed(config: Config, claim: Claim) -> Result<Self, Error> {
+        // Awaited at once, before there is an engine that could count it.
         let opened = tokio::task::spawn_blocking(move || {
             let inner = Inner::open(config, claim)?;
             volumes::sweep(&inner)?;
@@ -258,6 +259,7 @@ impl Claim {
     /// Unavailable when another engine has it; Internal when it cannot be made or locked.
     pub async fn take(config: &Config) -> Result<Self, Error> {
         let root = config.data_root.clone();
+        // Awaited at once, before there is an engine that could count it.
         let taken = tokio::task::spawn_blocking(move || {
             make_for("--data-root", &root, DATA_ROOT_MODE)?;
             lock(&root).map(Self)

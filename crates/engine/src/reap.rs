@@ -28,6 +28,7 @@ impl Process {
         let Some(mut child) = self.0.take() else {
             return;
         };
+        // Awaited at once; who gives up leaves a wait behind that has a limit.
         let ended = tokio::task::spawn_blocking(move || {
             let give_up = Instant::now() + END_TIMEOUT;
             let pidfd = peer::pidfd(child.id())?;
@@ -59,6 +60,7 @@ impl Process {
         let Some(mut child) = self.0.take() else {
             return;
         };
+        // Awaited at once; who gives up leaves a wait behind that has a limit.
         let ended = tokio::task::spawn_blocking(move || {
             let give_up = Instant::now() + DEATH_TIMEOUT;
             let pidfd = peer::pidfd(child.id())?;

@@ -166,6 +166,7 @@ async fn read(path: &Path) -> String {
         }
         String::from_utf8_lossy(&bytes).into_owned()
     };
+    // Awaited at once: two small files.
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 

@@ -356,6 +356,7 @@ async fn begin(progress: &Sender<Progress>, reference: &Reference) -> Result<(),
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
+    // Awaited at once: the engine counts the pull that waits for it.
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or(Err(Error::Worker))

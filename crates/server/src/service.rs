@@ -151,6 +151,7 @@ async fn explained(app: &App, mut failure: Failure) -> Failure {
     };
     let data_root = engine.config().data_root.clone();
     let shown = data_root.display().to_string();
+    // Awaited at once; a disk that hangs keeps its request, as it kept the work before.
     let looked = tokio::task::spawn_blocking(move || data_root.is_dir());
     if matches!(looked.await, Ok(false)) {
         let hint = format!("; the data root {shown} is not there: put it back and try again");

@@ -106,6 +106,7 @@ impl Socket {
         // a stream socket of ours ever has.
         let watched = socket.try_clone_to_owned().and_then(hang_ups);
         match watched {
+            // An error of the watch means as much as what it waits for: the client is gone.
             Ok(watched) => drop(watched.ready(Interest::PRIORITY).await),
             Err(error) => {
                 tracing::debug!(%error, "a client that leaves is seen at the next byte for it");

@@ -182,6 +182,7 @@ pub(super) fn debian(cache: &Path) -> Result<std::path::PathBuf> {
     let tree = cache.join("debian");
     let finished = cache.join("debian.finished");
     if !finished.exists() {
+        // Most often it is not there.
         drop(std::fs::remove_dir_all(&tree));
         let mut debootstrap = sh::command("debootstrap");
         debootstrap
@@ -197,6 +198,7 @@ pub(super) fn debian(cache: &Path) -> Result<std::path::PathBuf> {
             "usr/share/doc",
             "usr/share/man",
         ] {
+            // Only space is lost.
             drop(std::fs::remove_dir_all(tree.join(spare)));
         }
         std::fs::write(&finished, "")?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::functions;
+use super::{functions, tasks};
 
 /// A source file longer than this wants a second room.
 const LINES_MAX: usize = 800;
@@ -17,6 +17,9 @@ const UNFINISHED: &[(&str, &str)] = &[
     ("unimplemented", "!("),
     ("todo", "!("),
 ];
+
+/// Files whose tables and tests name what they forbid.
+const TABLES: &[&str] = &["xtask/src/tidy/tasks.rs", "xtask/src/tidy/text.rs"];
 
 /// What is read for [`UNFINISHED`] besides sources.
 const PROSE: &[&str] = &[".md", ".toml", ".sh", ".service", ".socket"];
@@ -72,8 +75,7 @@ pub(super) fn check(path: &Path, content: &str) -> Vec<String> {
             }
         }
     }
-    // This file's tables and tests name what they forbid.
-    if name.ends_with(".rs") && name != "xtask/src/tidy/text.rs" {
+    if name.ends_with(".rs") && !TABLES.contains(&&*name) {
         check_source(&name, content, &mut breaches);
     }
     breaches
@@ -119,6 +121,7 @@ fn check_source(name: &str, content: &str, breaches: &mut Vec<String>) {
         breaches.push(format!("{name}: {lines} lines, at most {LINES_MAX}"));
     }
     breaches.extend(functions::check(name, content));
+    breaches.extend(tasks::check(name, content));
     let mut in_tests = ["tests/", "/tests/", "/examples/", "/benches/", "testkit"]
         .iter()
         .any(|place| name.starts_with(place) || name.contains(place))
@@ -168,6 +171,14 @@ fn complaints(name: &str, before: &str, line: &str, place: Place) -> Vec<&'stati
             "`let _ =` hides a result: handle it, or `drop` with a reason",
         ),
         (
+            product && drops_in_silence(before, code),
+            "`drop` of what a call answers: the reason stands above it",
+        ),
+        (
+            product && tasks::is_uncounted(before, code),
+            "a task that nobody counts: a tracker spawns it, or a line above says who waits for it",
+        ),
+        (
             UNBOUNDED.iter().any(|one| has(one)),
             "every queue has a named limit",
         ),
@@ -209,6 +220,24 @@ fn contains_phrase(line: &str, first: &str, second: &str) -> bool {
     })
 }
 
+/// Answers that are no results, or whose end is the point.
+const DROPPED: &[&str] = &[".take()", ".pop()", ".drain("];
+
+/// Whether the answer of a call is dropped, and neither the line `before` (a comment, or one more drop under it) nor
+/// this one says why.
+fn drops_in_silence(before: &str, code: &str) -> bool {
+    let reasoned = ["// ", "drop("]
+        .iter()
+        .any(|one| before.trim_start().starts_with(one));
+    let Some((_, dropped)) = code.split_once("drop(") else {
+        return false;
+    };
+    let is_a_value = dropped.starts_with(|c: char| c.is_ascii_uppercase() || c == '(');
+    let is_a_call =
+        dropped.contains('(') && !is_a_value && !DROPPED.iter().any(|one| dropped.contains(one));
+    is_a_call && !reasoned && !code.contains("//") && !code.contains("fn drop(")
+}
+
 /// A poll's interval has a name; `sleep(Duration::from_millis(50))` hopes.
 fn sleeps_for_a_number(code: &str) -> bool {
     let argument = code
@@ -246,6 +275,15 @@ mod tests {
             (product, "let _ = g();", "hides a result"),
             (product, "let _: Result<()> = g();", "hides a result"),
             (product, "_ = g();", "hides a result"),
+            (product, "drop(file.sync_all());", "the reason stands"),
+            (product, "Err(e) => drop(g()),", "the reason stands"),
+            (product, "drop(write(", "the reason stands"),
+            (product, "tokio::spawn(g());", "nobody counts"),
+            (
+                product,
+                "let a = tokio::task::spawn_blocking(g);",
+                "nobody counts",
+            ),
             (product, "// works for now", "unfinished"),
             (product, "// a simplified form", "unfinished"),
             (product, "// in a real implementation", "unfinished"),
@@ -313,6 +351,9 @@ mod tests {
         let clean = "//! Owns a.\nconst WAIT: Duration = Duration::from_secs(3);\n\
             const LONG: Option<Duration> =\n    Some(Duration::from_secs(3));\n\
             // for nowhere, for knowing, unsafe {\nlet (a, b) = mpsc::channel(MESSAGES);\n\
+            // Nobody listens any more.\ndrop(to.send(1));\ndrop(to.send(2));\ndrop(guard);\n\
+            drop(Self(Some(child)));\ndrop(self.take());\nfn drop(&mut self) {\n\
+            // Awaited below.\nlet read = tokio::task::spawn_blocking(read);\nself.threads.spawn_blocking(work);\n\
             _ = stop.recv() => break,\nself.ids.range((Bound::Unbounded, Bound::Unbounded));\n";
         assert_eq!(breaches("crates/a/src/lib.rs", clean), Vec::<String>::new());
         let tests = "//! a\n#[cfg(test)]\nmod tests {\n    wait(Duration::from_secs(3));\n}\n";

@@ -165,6 +165,7 @@ impl Stream {
     /// Reads a batch of the journal, up to and with the entry `until`.
     async fn read_until(&mut self, until: i64) -> Result<(), Error> {
         let (db, after) = (self.db.clone(), self.cursor);
+        // Awaited at once; a client that leaves meanwhile leaves one read of the database behind.
         let read = tokio::task::spawn_blocking(move || {
             db.read(|connection| batch(connection, after, until))
         });

@@ -161,6 +161,7 @@ impl Logs {
 }
 
 fn begin(mut reader: Box<Reader>) -> Work {
+    // Awaited by the stream; a client that leaves meanwhile leaves one read of a file behind.
     Work::Busy(tokio::task::spawn_blocking(move || {
         let block = reader.block();
         (reader, block)

@@ -73,6 +73,7 @@ impl<'a> Pipeline<'a> {
         scope.spawn(move || {
             // The receiver has gone when it met an error of its own: nobody waits for ours.
             if let Err(error) = fill(input, &to_reader, &to_fill) {
+                // A reader that has gone has its own error to tell.
                 drop(to_reader.send(Err(error)));
             }
         });

@@ -149,6 +149,7 @@ impl Downloads {
         }
         let (pieces, received) = mpsc::channel(PIECES_AHEAD);
         let digest = layer.digest.clone();
+        // It ends with the sender, which goes with this future, and is awaited below.
         let writing = tokio::task::spawn_blocking(move || write(writer, received, &digest));
         let outcome = forward(blob.body, blob.offset, layer.size, &pieces, teller).await;
         drop(pieces);

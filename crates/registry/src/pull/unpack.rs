@@ -86,6 +86,7 @@ pub(super) async fn begin(
         progress,
         stop: Arc::clone(&stop),
     };
+    // Awaited by `Unpacking::end`; without that the flag and the end of the queue stop it.
     let work = tokio::task::spawn_blocking(move || work.run(missing, &Mutex::new(queue)));
     let unpacking = Unpacking {
         ready: Some(ready),

@@ -311,6 +311,7 @@ impl Cgroup {
                 .unwrap_or_default()
                 .first()
             {
+                // What cannot be waited for is looked at again.
                 Some(&pid) => drop(cgroupfs::wait_exit(pid, deadline - now)),
                 None => {
                     std::thread::sleep(pause);

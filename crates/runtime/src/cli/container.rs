@@ -190,6 +190,7 @@ fn make(store: &Store, arguments: &CreateArguments, spec: &oci::Spec) -> Result<
         made
     });
     if result.is_err() {
+        // The failure that brought us here is the one to tell.
         drop(fs::remove_dir_all(&directory));
     }
     result

@@ -63,6 +63,7 @@ fn hand_down(hierarchy: &Hierarchy, version: Version, dir: BorrowedFd<'_>) {
         .iter()
         .filter(|name| !on.split_whitespace().any(|other| other == name.as_str()));
     for controller in missing {
+        // Told when a limit asks for it.
         drop(cgroupfs::write(
             dir,
             "cgroup.subtree_control",
