@@ -17,6 +17,7 @@ pub mod leaks;
 pub mod network;
 pub mod peers;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Response};
@@ -71,6 +72,30 @@ pub fn needs(what: &str, there: bool) -> bool {
         println!("skipped: needs {what}");
     }
     there
+}
+
+/// Fails the test when `program` is older than one of the sources that Cargo made it from: a test of one crate does not
+/// build the programs of others, and would say something about yesterday's.
+pub fn assert_fresh(program: &Path) {
+    let modified = |path: &Path| {
+        std::fs::metadata(path)
+            .and_then(|file| file.modified())
+            .ok()
+    };
+    // Elsewhere than where it was built there is neither the list nor the sources.
+    let Ok(list) = std::fs::read_to_string(program.with_extension("d")) else {
+        return;
+    };
+    let (_, sources) = list.split_once(": ").expect("a rule of make");
+    let newer = sources
+        .split_whitespace()
+        .find(|source| modified(Path::new(source)) > modified(program));
+    assert_eq!(
+        newer,
+        None,
+        "newer than {}: build it (cargo build --bins --examples)",
+        program.display()
+    );
 }
 
 /// Whether a skip is a failure (`CI=true`).

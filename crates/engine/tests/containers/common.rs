@@ -21,6 +21,9 @@ pub(crate) struct Root {
 
 /// Whether the test can run; says why not, and fails under CI.
 pub(crate) fn can_run() -> bool {
+    if cooper().exists() {
+        testkit::assert_fresh(&cooper());
+    }
     testkit::is_root()
         && testkit::needs(
             "the package busybox-static",

@@ -52,6 +52,7 @@ pub(crate) fn runtimes() -> Vec<Runtime> {
         !all.is_empty() || std::env::var("CI").is_err(),
         "without runc nothing says that the suite itself is right: install the package runc"
     );
+    testkit::assert_fresh(&ours);
     all.extend(find(ours.to_str().unwrap()));
     assert!(
         all.iter().any(Runtime::is_ours),
